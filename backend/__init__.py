@@ -1,0 +1,1 @@
+"""The worker: takes requests from the queue, has them evaluated, publishes the results."""
