@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "moe_cap.errors": 0, "moe_cap.precision": 0, "moe_cap.architecture": 0, "moe_cap.hardware": 0,
-    "moe_cap.routing": 0, "moe_cap.submission": 0, "moe_cap.result": 0,
+    "moe_cap.routing": 0, "moe_cap.submission": 0, "moe_cap.result": 0, "moe_cap.quantity": 0,
     "moe_cap.metrics": 1, "moe_cap.planner": 1,
     "moe_cap.store": 2, "moe_cap.queue": 2, "moe_cap.results": 2, "moe_cap.board": 2, "moe_cap.settings": 2,
+    "moe_cap.preflight": 2,
     "moe_cap.measure": 3,
     "moe_cap.web": 4, "backend.worker": 4, "backend.executors": 4,
     "moe_cap.cli": 5, "backend.__main__": 5, "app": 5,

@@ -1,0 +1,125 @@
+"""What a user asks for: one system and the loads to measure it under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from moe_cap.errors import SubmissionError
+
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+NAME = re.compile(r"^[A-Za-z0-9][\w.:+-]*$")
+
+
+class Submission(BaseModel):
+    """Everything that was asked; two submissions that ask the same have the same `id`.
+
+    Attributes:
+        model: Hub id (`Qwen/Qwen3-30B-A3B`) or a folder (`./assets/model`, `/models/x`); see `is_folder`.
+        revision: branch, tag or commit on the Hub; None for the default branch or a folder.
+        engine: name in the engine registry.
+        precision: number format of the weights, e.g. `bf16`, `int4`.
+        tasks: accuracy tasks by registry name, the first is the one that the board shows.
+        concurrency: closed-loop levels, each becomes one point of the result.
+        input_tokens, output_tokens: length of every request, in tokens.
+        num_requests: requests per level; None lets the evaluator take enough for a steady window.
+        accuracy_limit: problems per task; None takes all of them.
+        repeats: timed repetitions of each level, for the confidence interval.
+        hardware: canonical device id that a worker must have; None takes any worker.
+        seed: of the prompts and of whatever samples.
+        submitter: who asked, free text, not part of the identity.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    schema_version: Literal[1] = 1
+    model: str = Field(min_length=1, max_length=512)
+    revision: str | None = Field(default=None, max_length=128)
+    engine: str = "transformers"
+    precision: str = "bf16"
+    tasks: tuple[str, ...] = Field(default=(), max_length=16)
+    concurrency: tuple[int, ...] = Field(default=(1,), min_length=1, max_length=16)
+    input_tokens: int = Field(default=128, ge=1, le=1_000_000)
+    output_tokens: int = Field(default=64, ge=2, le=1_000_000)
+    num_requests: int | None = Field(default=None, ge=1, le=100_000)
+    accuracy_limit: int | None = Field(default=None, ge=1, le=1_000_000)
+    repeats: int = Field(default=1, ge=1, le=20)
+    hardware: str | None = Field(default=None, max_length=128)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    submitter: str | None = Field(default=None, max_length=128)
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_a_hub_id_or_a_folder(cls, value: str) -> str:
+        if HUB_ID.match(value) or value.startswith(("/", "./", "../", "~")):
+            return value
+        raise ValueError("give a Hub id like 'Qwen/Qwen3-30B-A3B', or a folder that starts with './' or '/'")
+
+    @field_validator("revision")
+    @classmethod
+    def _revision_is_one_word(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return None
+        if not re.match(r"^[\w][\w./-]*$", value) or ".." in value:
+            raise ValueError("a revision is a branch, a tag or a commit hash")
+        return value
+
+    @field_validator("engine", "precision")
+    @classmethod
+    def _one_name(cls, value: str) -> str:
+        if not NAME.match(value):
+            raise ValueError("a name of letters, digits, '.', '_', '-'")
+        return value
+
+    @field_validator("tasks")
+    @classmethod
+    def _task_names_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not NAME.match(name):
+                raise ValueError(f"{name!r} is not a task name")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("concurrency")
+    @classmethod
+    def _levels_are_positive_and_sorted(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(level < 1 or level > 4096 for level in value):
+            raise ValueError("every level is between 1 and 4096")
+        return tuple(sorted(set(value)))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `model` names a folder of the worker's machine."""
+        return not HUB_ID.match(self.model)
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder; only for `is_folder`."""
+        return Path(self.model).expanduser()
+
+    @property
+    def id(self) -> str:
+        """Hex hash of everything that was asked, 16 digits; who asked is not part of it."""
+        asked = self.model_dump(mode="json", exclude={"submitter"})
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def parse_submission(body: object) -> Submission:
+    """Turn a mapping or JSON text from outside into a Submission.
+
+    Raises:
+        SubmissionError: carries the name of the first field that is wrong and says what was expected.
+    """
+    try:
+        if isinstance(body, str | bytes):
+            return Submission.model_validate_json(body)
+        return Submission.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "submission"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SubmissionError(f"{field}: {message}", field=field) from error
