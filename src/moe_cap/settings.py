@@ -1,0 +1,96 @@
+"""The one place that reads the environment. Everything else takes a `Settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_cap.errors import InvalidInputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Top of the checkout (or of the Space), where the embedded stores lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the stores are and how this process takes part.
+
+    Attributes:
+        queue, results: a folder, or `hub://namespace/name` for a dataset repository.
+        hf_token: write token of the Hub stores; never logged, never in a record.
+        home: local state of this machine: logs of runs, the probe, downloaded problems.
+        host, port: where the page is served.
+        embedded_worker: whether the leaderboard's process starts a worker beside it.
+        allow_folders: whether a submission may name a folder of this machine; never on a public Space.
+        lease_s: how long a claim lasts without a heartbeat, seconds.
+        max_attempts: claims of one request before it fails for good.
+        poll_s: pause between two looks at the queue, seconds.
+        run_limit_s: wall time after which one evaluation is stopped, seconds.
+        worker_name: how this worker signs its leases.
+    """
+
+    queue: str
+    results: str
+    hf_token: str | None
+    home: Path
+    host: str
+    port: int
+    embedded_worker: bool
+    allow_folders: bool
+    lease_s: float
+    max_attempts: int
+    poll_s: float
+    run_limit_s: float
+    worker_name: str
+
+
+def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name, "").strip().lower()
+    if text in {"", "1", "true", "yes", "on"}:
+        return default if text == "" else True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise InvalidInputError(f"{name}={text!r}: give 1 or 0")
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError as error:
+        raise InvalidInputError(f"{name}={text!r}: give a number") from error
+    if value <= 0:
+        raise InvalidInputError(f"{name}={text!r}: give a number above 0")
+    return value
+
+
+def _store(environ: Mapping[str, str], repo_name: str, folder_name: str, folder: Path) -> str:
+    repo = environ.get(repo_name, "").strip()
+    return f"hub://{repo.removeprefix('hub://')}" if repo else environ.get(folder_name, "").strip() or str(folder)
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read every setting from an environment; what is not set means: local folders of this checkout.
+
+    Raises:
+        InvalidInputError: a variable holds something else than was expected; the message names it.
+    """
+    queue = _store(environ, "QUEUE_REPO", "MOE_CAP_QUEUE", CHECKOUT / "eval-queue")
+    on_hub = queue.startswith("hub://")
+    on_space = bool(environ.get("SPACE_ID"))
+    return Settings(
+        queue=queue,
+        results=_store(environ, "RESULTS_REPO", "MOE_CAP_RESULTS", CHECKOUT / "eval-results"),
+        hf_token=environ.get("HF_TOKEN") or None,
+        home=Path(environ.get("MOE_CAP_HOME") or CHECKOUT / "data"),
+        host=environ.get("MOE_CAP_HOST") or ("0.0.0.0" if on_space else "127.0.0.1"),  # noqa: S104 a Space is reached through its proxy
+        port=int(_number(environ, "MOE_CAP_PORT", 7860)),
+        embedded_worker=_flag(environ, "MOE_CAP_WORKER", default=not on_space),
+        allow_folders=_flag(environ, "MOE_CAP_ALLOW_FOLDERS", default=not on_space and not on_hub),
+        lease_s=_number(environ, "MOE_CAP_LEASE_S", 1800 if on_hub else 30),
+        max_attempts=int(_number(environ, "MOE_CAP_MAX_ATTEMPTS", 3)),
+        poll_s=_number(environ, "MOE_CAP_POLL_S", 60 if on_hub else 2),
+        run_limit_s=_number(environ, "MOE_CAP_RUN_LIMIT_S", 6 * 3600),
+        worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or "worker",
+    )
