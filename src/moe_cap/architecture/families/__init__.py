@@ -1,0 +1,1 @@
+"""One file per family: its reader turns a checked config into an Architecture."""

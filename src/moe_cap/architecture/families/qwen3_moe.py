@@ -1,0 +1,43 @@
+"""Qwen3-MoE (30B-A3B, 235B-A22B)."""
+
+from __future__ import annotations
+
+from moe_cap.architecture.blocks import decoder, gated_moe, gqa_from, head_dim_of, pre_norms, qk_norms, top_k_of
+from moe_cap.architecture.config import Config
+from moe_cap.architecture.feed_forward import DenseFfn
+from moe_cap.architecture.mixers import Attention
+from moe_cap.architecture.model import Architecture, Layer
+from moe_cap.architecture.reach import Full, Window
+from moe_cap.architecture.weights import gated_mlp
+
+
+def is_sparse(config: Config, index: int) -> bool:
+    """Qwen's rule: every `decoder_sparse_step`-th layer is a mixture, save those of `mlp_only_layers`."""
+    dense = config.items("mlp_only_layers", kind=int) or ()
+    return index not in dense and (index + 1) % config.size("decoder_sparse_step", default=1) == 0
+
+
+def qwen3_attention(config: Config) -> Attention:
+    """GQA with norms on query and key; every layer slides if any does."""
+    bias = config.flag("attention_bias", default=False)
+    head_dim = head_dim_of(config, config.size("hidden_size"), config.size("num_attention_heads"))
+    slides = config.flag("use_sliding_window", default=False) and config.has("sliding_window")
+    reach = Window(config.size("sliding_window")) if slides else Full()
+    return gqa_from(config, qkv_bias=bias, o_bias=bias, extra=qk_norms(head_dim), reach=reach)
+
+
+def read(config: Config) -> Architecture:
+    """No shared experts."""
+    hidden_size = config.size("hidden_size")
+    num_experts = config.size("num_experts", "num_local_experts")
+    top_k = top_k_of(config, num_experts, "num_experts_per_tok")
+    moe = gated_moe(hidden_size, config.size("moe_intermediate_size"), num_experts, top_k)
+    mixer, norms = qwen3_attention(config), pre_norms(hidden_size)
+
+    def layer(index: int, path: str) -> Layer:
+        if is_sparse(config, index):
+            return Layer(path, mixer, moe, norms)
+        dense = DenseFfn(gated_mlp("mlp", hidden_size, config.size("intermediate_size")))
+        return Layer(path, mixer, dense, norms)
+
+    return decoder(config, layer, model_type="qwen3_moe")

@@ -1,0 +1,152 @@
+"""How a layer lets tokens see each other: the closed set of forms, their weights, caches and score FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moe_cap.architecture.reach import Full, Reach
+from moe_cap.architecture.weights import Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Mixer:
+    """What the accounting asks of every form; a bare one lets no token see another (Nemotron-H's feed-forward layers).
+
+    Elements are values, whatever their storage width.
+    """
+
+    weights: tuple[Weight, ...]
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """Values that a token adds to the cache (0: it keeps a state of fixed size, or another layer's cache)."""
+        return 0
+
+    @property
+    def state_elements(self) -> int:
+        """Values of recurrent state that a sequence keeps whatever its length."""
+        return 0
+
+    @property
+    def tp_ways(self) -> int | None:
+        """Into how many slices tensor parallelism can cut the cache (None: any number)."""
+        return None
+
+    def kv_cached(self, context: int) -> int:
+        """Values that the cache of a sequence of `context` tokens holds."""
+        return 0
+
+    def kv_read(self, context: int, new: int) -> int:
+        """Values that a step reads from the cache for a sequence."""
+        return 0
+
+    def score_flops(self, context: int, new: int) -> int:
+        """FLOPs between tokens (QK^T and AV, or the recurrence), beside the matrices."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Mixer):
+    """Softmax attention with keys and values per KV head: MHA, GQA, MQA; full, sliding, chunked; sinks or not.
+
+    Attributes:
+        num_kv_heads: heads in the cache.
+        qk_head_dim: width of a query and of a key.
+        v_head_dim: width of a value.
+        reach: how far back it looks.
+        shares_cache: True for a layer that reads the cache of an earlier one and writes none (cross-layer sharing).
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    qk_head_dim: int
+    v_head_dim: int
+    reach: Reach = field(default_factory=Full)
+    shares_cache: bool = False
+
+    @property
+    def _elements(self) -> int:
+        return self.num_kv_heads * (self.qk_head_dim + self.v_head_dim)
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """A key and a value per KV head."""
+        return 0 if self.shares_cache else self._elements
+
+    @property
+    def tp_ways(self) -> int | None:
+        """KV heads: with more ranks than that, they are replicated."""
+        return self.num_kv_heads
+
+    def kv_cached(self, context: int) -> int:
+        """Within reach only."""
+        return self.kv_elements_per_token * self.reach.cached(context)
+
+    def kv_read(self, context: int, new: int) -> int:
+        """Also where the cache is another layer's: it is read again."""
+        return self._elements * self.reach.read(context, new)
+
+    def score_flops(self, context: int, new: int) -> int:
+        """2 for QK^T and 2 for AV."""
+        return 2 * self.num_heads * (self.qk_head_dim + self.v_head_dim) * self.reach.attended(context, new)
+
+
+@dataclass(frozen=True, slots=True)
+class Indexer:
+    """The small attention that picks the positions of a sparse one (DeepSeek-V3.2's lightning indexer).
+
+    Attributes:
+        num_heads: query heads.
+        head_dim: width of the one key per position.
+        stride: positions that share an index key (1: each has its own).
+    """
+
+    num_heads: int
+    head_dim: int
+    stride: int = 1
+
+    def score_flops(self, context: int, new: int) -> int:
+        """2 for QK^T over every earlier key."""
+        return 2 * self.num_heads * self.head_dim * (Full().attended(context, new) // self.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention(Mixer):
+    """Multi-head latent attention (MLA, DeepSeek-V2): one compressed vector and one rotary key per token are cached.
+
+    Score FLOPs are the model's own (non-absorbed) form: keys of nope + rope, values of v_head_dim, per head.
+    """
+
+    num_heads: int
+    kv_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    reach: Reach = field(default_factory=Full)
+    indexer: Indexer | None = None
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """The latent, the rotary key, and the indexer's key."""
+        return self.kv_rank + self.qk_rope_head_dim + (self.indexer.head_dim if self.indexer else 0)
+
+    @property
+    def tp_ways(self) -> int | None:
+        """One latent serves all heads, so every tensor-parallel rank keeps a copy."""
+        return 1
+
+    def kv_cached(self, context: int) -> int:
+        """Latents within reach, index keys of all."""
+        index = self.indexer.head_dim * context if self.indexer else 0
+        return (self.kv_rank + self.qk_rope_head_dim) * self.reach.cached(context) + index
+
+    def kv_read(self, context: int, new: int) -> int:
+        """The picked latents, and every index key."""
+        index = self.indexer.head_dim * Full().read(context, new) if self.indexer else 0
+        return (self.kv_rank + self.qk_rope_head_dim) * self.reach.read(context, new) + index
+
+    def score_flops(self, context: int, new: int) -> int:
+        """Attention over what is picked, and the indexer over everything."""
+        width = self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim
+        index = self.indexer.score_flops(context, new) if self.indexer else 0
+        return 2 * self.num_heads * width * self.reach.attended(context, new) + index

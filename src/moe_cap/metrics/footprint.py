@@ -1,0 +1,89 @@
+"""The bytes of a model's tensors in one storage and one parallel layout, summed once so that steps are cheap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+from moe_cap.architecture import Architecture, Layer, Mixer, MoeFfn, Part
+from moe_cap.architecture.weights import Weight
+from moe_cap.metrics.parallelism import SINGLE_DEVICE, Parallelism
+from moe_cap.precision import StoragePlan
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertGroup:
+    """MoE layers whose experts weigh the same.
+
+    Attributes:
+        rows: which rows of a trace belong to these layers.
+        expert_bytes: stored bytes of one routed expert.
+    """
+
+    rows: tuple[int, ...]
+    moe: MoeFfn
+    expert_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a step reads whatever its tokens, and what it reads per expert, per sequence and per token.
+
+    Attributes:
+        always: bytes by part that every step reads, over all ranks; output head and embedding are not in it.
+        lm_head: bytes of the output projection, over all ranks.
+        embedding_row: bytes of one row of the token embedding.
+        experts: MoE layers grouped by the weight of an expert.
+        mixers: every kind of mixer, with the number of layers that have it.
+    """
+
+    always: dict[Part, float]
+    lm_head: float
+    embedding_row: int
+    experts: tuple[ExpertGroup, ...]
+    mixers: tuple[tuple[Mixer, int], ...]
+
+
+def _bytes(storage: StoragePlan, part: Part, path: str, weight: Weight) -> int:
+    module = path.rpartition(".")[0]
+    return storage.format_of(part, module, weight).bytes_of(weight.shape)
+
+
+def expert_bytes(layer: Layer, storage: StoragePlan) -> int:
+    """Stored bytes of one routed expert of a layer, 0 for a dense layer."""
+    if not isinstance(layer.feed_forward, MoeFfn):
+        return 0
+    expert = layer.feed_forward.expert
+    return sum(_bytes(storage, Part.EXPERTS, f"{layer.path}.{weight.name}", weight) for weight in expert)
+
+
+@lru_cache(maxsize=64)
+def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = SINGLE_DEVICE) -> Footprint:
+    """The footprint of a model's decoder; remembered for the last few (architecture, storage, layout)."""
+    always = dict.fromkeys(Part, 0.0)
+    groups: dict[tuple[int, int], list[int]] = {}
+    blocks: dict[int, MoeFfn] = {}
+    row = 0
+    for layer in arch.layers:
+        for part, weight, _ in layer.weights():
+            if part is not Part.EXPERTS:
+                size = _bytes(storage, part, f"{layer.path}.{weight.name}", weight)
+                always[part] += size * parallel.copies(weight.tp_ways)
+        if isinstance(layer.feed_forward, MoeFfn):
+            blocks[id(layer.feed_forward)] = layer.feed_forward
+            groups.setdefault((id(layer.feed_forward), expert_bytes(layer, storage)), []).append(row)
+            row += 1
+    for weight in arch.norms:
+        always[Part.NORM] += _bytes(storage, Part.NORM, weight.name, weight) * parallel.copies(weight.tp_ways)
+    kinds = Counter(id(layer.mixer) for layer in arch.layers)
+    mixers = {id(layer.mixer): layer.mixer for layer in arch.layers}
+    head = sum(_bytes(storage, Part.LM_HEAD, weight.name, weight) for weight in arch.lm_head)
+    table = arch.embedding[0]
+    return Footprint(
+        always=always,
+        lm_head=head * parallel.replicas,
+        embedding_row=-(-_bytes(storage, Part.EMBEDDING, table.name, table) // arch.vocab_size),
+        experts=tuple(ExpertGroup(tuple(rows), blocks[block], size) for (block, size), rows in groups.items()),
+        mixers=tuple((mixers[kind], number) for kind, number in kinds.items()),
+    )

@@ -1,0 +1,71 @@
+"""Parameters by part and by layer equal the model built from the config on the meta device, to the parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moe_cap.architecture import Part, parse_config
+from tests.architecture import meta_model
+from tests.architecture.configs import TINY, published
+
+CONFIGS = TINY | {name: config for name, config in published().items() if config["model_type"] in meta_model.AUTO}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_equal_the_model_on_the_meta_device(name: str) -> None:
+    config: dict[str, Any] = CONFIGS[name]
+    arch = parse_config(config)
+    parts, layers = meta_model.count(meta_model.build(config))
+    ours = arch.parameters().as_dict()
+    assert {part.value: ours[part.value] for part in Part} == {part.value: parts[part.value] for part in Part}
+    assert ours["total"] == sum(parts.values())
+    for index, counted in enumerate(arch.parameters_by_layer()):
+        mine = {part.value: counted.as_dict()[part.value] for part in Part}
+        assert mine == {part.value: layers[index][part.value] for part in Part}, f"layer {index}"
+    assert len(layers) == arch.num_layers
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_parts_sum_to_the_total(name: str) -> None:
+    arch = parse_config(TINY[name])
+    for counted in (arch.parameters(), arch.mtp_parameters(), *arch.parameters_by_layer()):
+        values = counted.as_dict()
+        assert sum(values[part.value] for part in Part) == values["total"]
+        assert values["active"] <= values["total"]
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("mistralai--Mixtral-8x22B-v0.1", 140.62, 39.2),
+        ("mistralai--Mixtral-8x7B-v0.1", 46.70, 12.9),
+        ("deepseek-ai--DeepSeek-V3", 671.03, 37.55),
+        ("Qwen--Qwen3-30B-A3B", 30.53, 3.35),
+    ],
+)
+def test_published_sizes(name: str, total: float, active: float) -> None:
+    if name not in published():
+        pytest.skip("MOE_CAP_SHARED has no model_configs")
+    counted = parse_config(published()[name]).parameters()
+    assert counted.total / 1e9 == pytest.approx(total, abs=0.005)
+    assert counted.active / 1e9 == pytest.approx(active, abs=0.05)
+
+
+def test_gpt_oss_names_its_active_size_without_the_embedding() -> None:
+    if "openai--gpt-oss-120b" not in published():
+        pytest.skip("MOE_CAP_SHARED has no model_configs")
+    counted = parse_config(published()["openai--gpt-oss-120b"]).parameters()
+    assert counted.total / 1e9 == pytest.approx(116.83, abs=0.005)
+    assert (counted.active - counted.embedding) / 1e9 == pytest.approx(5.13, abs=0.005)
+
+
+def test_qwen15_moe_size() -> None:
+    counted = parse_config({
+        "model_type": "qwen2_moe", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "intermediate_size": 5632, "moe_intermediate_size": 1408, "vocab_size": 151936,
+        "shared_expert_intermediate_size": 5632, "num_experts": 60, "num_experts_per_tok": 4,
+    }).parameters()  # fmt: skip
+    assert counted.total / 1e9 == pytest.approx(14.3, abs=0.05)
+    assert counted.active / 1e9 == pytest.approx(2.7, abs=0.05)
