@@ -73,6 +73,10 @@ class Config:
             )
         return value
 
+    def integer(self, *keys: str, default: int | None = None) -> int:
+        """Any integer."""
+        return self._integer(keys, default, -MAX_COUNT)
+
     def size(self, *keys: str, default: int | None = None) -> int:
         """An integer of at least 1."""
         return self._integer(keys, default, 1)
@@ -119,6 +123,10 @@ class Config:
         if not isinstance(value, Mapping):
             raise ConfigError(f"config key {key} is {value!r:.80}: expected an object", key=key)
         return Config(value, f"{key}.")
+
+    def mapping(self, *keys: str) -> tuple[str, ...]:
+        """The names in a nested object, none if it is absent."""
+        return tuple(self.section(*keys)._values) if self.has(*keys) else ()
 
     def num_layers(self, *keys: str) -> int:
         """Number of layers, bounded so that a wrong digit cannot fill the memory."""

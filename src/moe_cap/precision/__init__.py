@@ -2,11 +2,14 @@
 
 from moe_cap.precision.formats import WeightFormat, plain_format
 from moe_cap.precision.plan import StoragePlan, StorageRule, storage_of, stored_bytes, uniform_storage
+from moe_cap.precision.quantization import parse_hf_quant_config, parse_quantization
 
 __all__ = [
     "StoragePlan",
     "StorageRule",
     "WeightFormat",
+    "parse_hf_quant_config",
+    "parse_quantization",
     "plain_format",
     "storage_of",
     "stored_bytes",

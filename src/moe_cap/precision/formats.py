@@ -21,6 +21,7 @@ class WeightFormat:
         row_bits: further bits per output row.
         column_bits: further bits per input column (the group index that GPTQ keeps of each).
         constant_bits: further bits per tensor (nvfp4's global scale, compressed-tensors' shape).
+        nested_group: scales that share a scale of their own, of `nested_bits` (bitsandbytes' double quantisation).
     """
 
     name: str
@@ -31,6 +32,8 @@ class WeightFormat:
     row_bits: int = 0
     column_bits: int = 0
     constant_bits: int = 0
+    nested_group: int = 0
+    nested_bits: int = 0
 
     def bytes_of(self, shape: tuple[int, ...]) -> int:
         """Bytes of a tensor of that shape (the last dimension is the input one), packed without gaps."""
@@ -40,6 +43,7 @@ class WeightFormat:
             high, wide = self.group
             groups = math.ceil(rows / (high or rows)) * math.ceil(columns / (wide or columns))
             bits += groups * (self.scale_bits + self.zero_bits)
+            bits += math.ceil(groups / self.nested_group) * self.nested_bits if self.nested_group else 0
         return -(-bits // 8)
 
     @property

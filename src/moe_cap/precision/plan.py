@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -23,50 +20,9 @@ from moe_cap.precision.formats import (
     nvfp4,
     plain_format,
 )
+from moe_cap.precision.names import ModuleNames
 
 LINEAR_PARTS = frozenset({Part.ATTENTION, Part.EXPERTS, Part.SHARED_EXPERTS, Part.DENSE_FFN})
-_ROOTS = ("", "model.", "language_model.", "language_model.model.", "model.language_model.")
-
-
-class ModuleNames:
-    """The modules that a list in a quantised checkpoint's config names.
-
-    An entry names a module, everything inside it, or every module that ends in it; `re:` introduces a regular
-    expression, `*` and `?` are wildcards. Wrappers differ in what they call the language model, so names are compared
-    from "layers." on.
-    """
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        plain, patterns = set(), []
-        for entry in entries:
-            if entry.startswith("re:"):
-                patterns.append(entry[3:])
-            elif "*" in entry or "?" in entry:
-                patterns.append(fnmatch.translate(entry) + "|" + fnmatch.translate(entry + ".*"))
-            else:
-                plain.add(_below_root(entry.removesuffix(".weight")))
-        self._plain = frozenset(plain)
-        try:
-            self._pattern = re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
-        except re.error as error:
-            raise UnknownPrecisionError(
-                f"a module pattern of the quantization_config is no expression: {error}"
-            ) from error
-
-    def __contains__(self, module: str) -> bool:
-        name = _below_root(module)
-        words = name.split(".")
-        tails = range(len(words))
-        if any(".".join(words[:end]) in self._plain for end in range(1, len(words) + 1)):
-            return True
-        if any(".".join(words[start:]) in self._plain for start in tails):
-            return True
-        return self._pattern is not None and any(self._pattern.match(root + name) for root in _ROOTS)
-
-
-def _below_root(name: str) -> str:
-    start = name.find("layers.")
-    return name[start:] if start > 0 and "vis" not in name[:start] else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""One file per quantisation dialect: a `quantization_config` in, a StoragePlan out."""

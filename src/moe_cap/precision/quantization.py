@@ -1,0 +1,81 @@
+"""config.json's own word on how the model is stored: a dialect per `quant_method`, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moe_cap.architecture.config import Config
+from moe_cap.errors import ConfigError, UnknownPrecisionError
+from moe_cap.precision.dialects import awq, bitsandbytes, compressed_tensors, fp8, gptq, modelopt, mxfp4
+from moe_cap.precision.dialects.section import Section
+from moe_cap.precision.formats import BF16, WeightFormat, plain_format
+from moe_cap.precision.plan import StoragePlan
+
+DIALECTS: dict[str, Callable[[Section], StoragePlan]] = {
+    "auto-round": gptq.parse_auto_round,
+    "awq": awq.parse,
+    "bitsandbytes": bitsandbytes.parse,
+    "compressed-tensors": compressed_tensors.parse,
+    "fbgemm_fp8": fp8.parse_fbgemm,
+    "fp8": fp8.parse,
+    "gptq": gptq.parse,
+    "modelopt": modelopt.parse,
+    "modelopt_fp4": modelopt.parse,
+    "modelopt_mixed": modelopt.parse,
+    "mxfp4": mxfp4.parse,
+}
+_TEXT_SECTIONS = ("text_config", "language_config", "llm_config")
+
+
+def _sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The config itself, and the language model's part of a multimodal one."""
+    nested = [config[key] for key in _TEXT_SECTIONS if isinstance(config.get(key), Mapping)]
+    return [config, *nested]
+
+
+def _plain(config: Mapping[str, Any]) -> WeightFormat:
+    for section in _sections(config):
+        view = Config(section)
+        if view.has("dtype", "torch_dtype"):
+            return plain_format(view.word("dtype", "torch_dtype"))
+    return BF16
+
+
+def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for section in _sections(config):
+        for key in ("quantization_config", "compression_config"):
+            if section.get(key) is not None:
+                if not isinstance(section[key], Mapping):
+                    raise ConfigError(f"config key {key} is {section[key]!r:.80}: expected an object", key=key)
+                found: Mapping[str, Any] = section[key]
+                return found
+    return None
+
+
+def parse_quantization(config: Mapping[str, Any]) -> StoragePlan:
+    """How a config.json says that its checkpoint is stored.
+
+    Without a `quantization_config` everything is in `dtype` (or `torch_dtype`), and in bf16 where that is missing too.
+    A quantised checkpoint may keep its scheme elsewhere (NVIDIA's older ones: hf_quant_config.json), so a plan from
+    config.json alone is a claim: `checkpoint.read_checkpoint` knows from the files.
+
+    Raises:
+        UnknownPrecisionError: a `quant_method` or scheme that no dialect understands.
+        ConfigError: a key of the section is missing or wrong; `key` names it.
+    """
+    plain, found = _plain(config), _quantization(config)
+    if found is None:
+        return StoragePlan(plain.name, plain, kv=plain, compute_dtype=plain.name)
+    section = Section(Config(found, "quantization_config."), plain)
+    method = section.config.word("quant_method", default="modelopt" if "quant_algo" in found else None)
+    if method not in DIALECTS:
+        known = ", ".join(DIALECTS)
+        raise UnknownPrecisionError(f"quantization_config.quant_method is {method!r}: expected one of {known}")
+    return DIALECTS[method](section)
+
+
+def parse_hf_quant_config(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> StoragePlan:
+    """The same with the scheme from hf_quant_config.json, where NVIDIA's older checkpoints keep it."""
+    section = Section(Config(quantization).section("quantization"), _plain(config))
+    return modelopt.parse(section)
