@@ -15,10 +15,14 @@ MoECapError
 │   ├── ConflictError                the store moved on: nothing was written
 │   ├── BusyError                    refused before writing, try again after `wait_s`
 │   ├── OutcomeUnknownError          the write may or may not have happened
-│   └── NotFoundError
+│   ├── NotFoundError
+│   ├── StoreAccessError             this token or user may not
+│   └── AlreadyPublishedError        the id is taken by another content
 ├── QueueError
 │   ├── DuplicateSubmissionError     points at the first
-│   └── LeaseLostError               another worker has the request now
+│   ├── RequestStateError            a request in this state cannot do that
+│   ├── LeaseLostError               another worker has the request now
+│   └── RecordError                  a file of the queue that is no request
 └── MeasurementError                 a run that must not be published; `reason` is for people
     ├── EngineStartError
     ├── EngineCrashedError
@@ -108,6 +112,14 @@ class NotFoundError(StoreError):
     """No such path at this revision."""
 
 
+class StoreAccessError(StoreError):
+    """The token or the user may not read, write or create this store; the message says what to set."""
+
+
+class AlreadyPublishedError(StoreError):
+    """Something else is published under this id already; what is published never changes."""
+
+
 class QueueError(MoECapError):
     """The queue refused."""
 
@@ -119,6 +131,22 @@ class DuplicateSubmissionError(QueueError):
         super().__init__(message)
         self.request_id = request_id
         self.state = state
+
+
+class RequestStateError(QueueError):
+    """A request in this state cannot do that, e.g. be cancelled after it finished; `state` is its state."""
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class RecordError(QueueError):
+    """A file of the queue cannot be used as a request; `path` says which, the message says why."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class LeaseLostError(QueueError):
