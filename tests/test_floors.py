@@ -10,13 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "moe_cap.errors": 0, "moe_cap.precision": 0, "moe_cap.architecture": 0, "moe_cap.hardware": 0,
-    "moe_cap.routing": 0, "moe_cap.submission": 0, "moe_cap.result": 0, "moe_cap.quantity": 0,
+    "moe_cap.routing": 0, "moe_cap.submission": 0, "moe_cap.result": 0, "moe_cap.quantity": 0, "moe_cap.offerings": 0,
     "moe_cap.metrics": 1, "moe_cap.planner": 1,
-    "moe_cap.store": 2, "moe_cap.queue": 2, "moe_cap.results": 2, "moe_cap.board": 2, "moe_cap.settings": 2,
+    "moe_cap.store": 2, "moe_cap.queue": 2, "moe_cap.results": 2, "moe_cap.board": 2, "moe_cap.settings": 2, "moe_cap.reported": 2,
     "moe_cap.preflight": 2,
     "moe_cap.measure": 3,
-    "moe_cap.web": 4, "backend.worker": 4, "backend.executors": 4,
-    "moe_cap.cli": 5, "backend.__main__": 5, "app": 5,
+    "moe_cap.web": 4, "backend.worker": 4, "backend.executors": 4, "backend.schedule": 4,
+    "moe_cap.cli": 5, "backend.service": 5, "backend.embedded": 5, "backend.__main__": 5, "app": 5,
 }  # fmt: skip
 FORBIDDEN = [("moe_cap.web", "moe_cap.measure"), ("backend", "moe_cap.web"), ("moe_cap.metrics", "torch")]
 HEAVY = {"torch", "transformers", "lm_eval", "gradio", "plotly", "datasets", "zeus", "torchao", "accelerate"}

@@ -1,0 +1,8 @@
+"""The table of all results: canonical values, how they look on screen, and files of them."""
+
+from moe_cap.board.columns import COLUMNS, Column
+from moe_cap.board.export import FORMATS, export
+from moe_cap.board.frame import frame, missing_reasons, row_id
+from moe_cap.board.payload import payload
+
+__all__ = ["COLUMNS", "FORMATS", "Column", "export", "frame", "missing_reasons", "payload", "row_id"]

@@ -1,0 +1,88 @@
+"""The table as the page's grid reads it: columns with their display, values in display units, reasons kept once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from moe_cap.board.columns import COLUMNS, Column
+
+EXTRA = (
+    "row",
+    "result",
+    "valid",
+    "invalid",
+    "device_name",
+    "cap_class_reason",
+    "citation_text",
+    "citation_url",
+    "citation_place",
+)
+"""Fields that cells need and that no one chooses as a column."""
+FACETS = {
+    "kind": "Source",
+    "model_type": "Family",
+    "engine": "Engine",
+    "precision": "Precision",
+    "device_name": "Hardware",
+    "task": "Task",
+}
+
+
+def payload(table: pd.DataFrame) -> dict[str, Any]:
+    """Return plain JSON: `columns`, `facets`, `values` by field in row order, and `missing[field][row number]`.
+
+    A column that is null in every row is left out unless it is shown by default.
+    """
+    shown = _composed(table)
+    columns = [column for column in COLUMNS if column.visible or shown[column.field].notna().any()]
+    values = {column.field: _display(shown[column.field], column) for column in columns}
+    values |= {name: _plain(shown[name]) for name in (*EXTRA, *FACETS) if name not in values}
+    return {
+        "columns": [asdict(column) for column in columns],
+        "facets": FACETS,
+        "values": values,
+        "missing": _missing(table, [column.field for column in columns]),
+        "count": len(table),
+    }
+
+
+def _composed(table: pd.DataFrame) -> pd.DataFrame:
+    hardware = [f"{count} × {name}" for count, name in zip(table["num_devices"], table["device_name"], strict=True)]
+    return table.assign(hardware=hardware, load=[show_load(row) for row in table.to_dict("records")])
+
+
+def show_load(row: dict[Any, Any]) -> str:
+    """One row's load in a few words: `4 in flight · 128→64`, `gsm8k · batch 32`."""
+    parts: list[str] = []
+    if pd.notna(row["dataset"]):
+        parts.append(str(row["dataset"]))
+    if pd.notna(row["request_rate_per_s"]):
+        parts.append(f"{row['request_rate_per_s']:g} req/s")
+    if pd.notna(row["concurrency"]):
+        parts.append(f"{row['concurrency']} in flight")
+    elif pd.notna(row["batch_size"]):
+        parts.append(f"batch {row['batch_size']}")
+    if pd.notna(row["input_tokens"]) and pd.notna(row["output_tokens"]):
+        parts.append(f"{row['input_tokens']}→{row['output_tokens']}")
+    return " · ".join(parts)
+
+
+def _display(series: pd.Series[Any], column: Column) -> list[Any]:
+    return _plain(series * column.scale if column.kind == "number" and column.scale != 1 else series)
+
+
+def _plain(series: pd.Series[Any]) -> list[Any]:
+    return series.astype(object).where(series.notna(), None).tolist()
+
+
+def _missing(table: pd.DataFrame, fields: list[str]) -> dict[str, dict[int, str]]:
+    found: dict[str, dict[int, str]] = {}
+    wanted = set(fields)
+    for number, reasons in enumerate(table["missing"]):
+        for field, reason in reasons.items():
+            if field in wanted:
+                found.setdefault(field, {})[number] = reason
+    return found
