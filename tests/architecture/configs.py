@@ -23,6 +23,11 @@ DEEPSEEK: dict[str, Any] = DECODER | LATENT | {
     "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "first_k_dense_replace": 1,
     "n_shared_experts": 2, "n_group": 2, "topk_group": 1,
 }  # fmt: skip
+INDEXER: dict[str, Any] = {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 6}
+DELTA: dict[str, Any] = {
+    "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4,
+}  # fmt: skip
 
 TINY: dict[str, dict[str, Any]] = {
     "llama": DECODER | {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
@@ -40,6 +45,25 @@ TINY: dict[str, dict[str, Any]] = {
     "gpt_oss": DECODER | {
         "model_type": "gpt_oss", "head_dim": 16, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 8,
     },
+    "deepseek_v32": DEEPSEEK | INDEXER | {"model_type": "deepseek_v32"},
+    "axk1": DEEPSEEK | {"model_type": "axk1"},
+    "glm4_moe": DEEPSEEK | {"model_type": "glm4_moe", "use_qk_norm": True, "attention_bias": True, "head_dim": 16},
+    "glm4_moe_lite": DEEPSEEK | {"model_type": "glm4_moe_lite"},
+    "glm_moe_dsa": DEEPSEEK | INDEXER | {
+        "model_type": "glm_moe_dsa", "index_topk_freq": 2, "index_skip_topk_offset": 1,
+    },
+    "solar_open": DEEPSEEK | {"model_type": "solar_open", "first_k_dense_replace": 0, "head_dim": 16},
+    "dots1": DEEPSEEK | {"model_type": "dots1", "sliding_window": 8, "max_window_layers": 2, "head_dim": 16},
+    "mimo_v2_flash": DECODER | {
+        "model_type": "mimo_v2_flash", "head_dim": 16, "v_head_dim": 12, "n_routed_experts": 8, "sliding_window": 8,
+        "moe_intermediate_size": 20, "num_experts_per_tok": 2,
+    },
+    "minimax": DECODER | {"model_type": "minimax", "num_local_experts": 6, "num_experts_per_tok": 2, "block_size": 8},
+    "minimax_m2": DECODER | {
+        "model_type": "minimax_m2", "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16,
+    },
+    "qwen3_next": QWEN_MOE | DELTA | {"model_type": "qwen3_next", "shared_expert_intermediate_size": 36},
+    "qwen3_5_moe_text": QWEN_MOE | DELTA | {"model_type": "qwen3_5_moe_text", "shared_expert_intermediate_size": 36},
 }  # fmt: skip
 
 

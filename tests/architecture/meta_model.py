@@ -7,36 +7,39 @@ from collections import Counter
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+KNOWN = frozenset(CONFIG_MAPPING_NAMES)
+# what is not the language model of a multimodal one
+OUTSIDE = re.compile(r"visual|vision|audio|multi_modal_projector|mm_projector|patch_merge|embed_vision|embed_audio")
 RULES = (
-    (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.|\.shared_expert_gate", "shared_experts"),
-    (r"\.(self_attn|attention|attn|mixer_attn|linear_attn|mamba|conv)\.", "attention"),
+    (r"(^|\.)embed_tokens\.|\.embeddings\.|\bwte\.", "embedding"),
+    (r"^lm_head", "lm_head"),
+    (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.", "shared_experts"),
+    (r"\.(self_attn|attention|attn|linear_attn|mamba|conv)\.", "attention"),
+    (r"norm[\w]*\.(weight|bias)$", "norm"),
     (r"\.experts\.", "experts"),
-    (r"\.(gate|router)\.(weight|bias|e_score_correction_bias|layer\.weight|classifier\.weight)$", "router"),
+    (r"\.(gate|router)\.|\.expert_bias$", "router"),
     (r"\.(mlp|feed_forward)\.", "dense_ffn"),
-    (r"norm", "norm"),
 )
-AUTO = frozenset({"qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "deepseek_v2", "deepseek_v3", "gpt_oss"})
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 def build(config: dict[str, Any]) -> torch.nn.Module:
-    """The causal language model of a config, without memory for its weights."""
+    """The model of a config, without memory for its weights."""
     loaded = AutoConfig.for_model(**{key: value for key, value in config.items() if key != "quantization_config"})
     with torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(loaded)
+        causal = loaded.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        model = (AutoModelForCausalLM if causal else AutoModelForImageTextToText).from_config(loaded)
     model.tie_weights()
     return model
 
 
 def part_of(name: str) -> str:
     """The part that a parameter belongs to, by the module it lives in."""
-    if "embed_tokens" in name or "wte" in name:
-        return "embedding"
-    if name.startswith("lm_head"):
-        return "lm_head"
     return next((part for pattern, part in RULES if re.search(pattern, name)), "other")
 
 
@@ -45,8 +48,10 @@ def count(model: torch.nn.Module) -> tuple[Counter[str], dict[int, Counter[str]]
     parts: Counter[str] = Counter()
     layers: dict[int, Counter[str]] = {}
     for name, parameter in model.named_parameters():
+        if OUTSIDE.search(name):
+            continue
         part = part_of(name)
         parts[part] += parameter.numel()
-        if (found := LAYER.search(name)) and "vis" not in name:
+        if found := LAYER.search(name):
             layers.setdefault(int(found[1]), Counter())[part] += parameter.numel()
     return parts, layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.feed_forward import MoeFfn
+from moe_cap.architecture.feed_forward import DenseFfn, MoeFfn
 from moe_cap.architecture.mixers import Attention, Indexer, LatentAttention
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.reach import Full, Reach, Window
@@ -178,3 +178,25 @@ def decoder(
 def window_of(config: Config, kind: str) -> Reach:
     """`sliding_attention` looks back `sliding_window` tokens, `full_attention` all of them."""
     return Window(config.size("sliding_window")) if kind == "sliding_attention" else Full()
+
+
+def sparse_layers(config: Config, number: int, *, first_dense: int = 0) -> tuple[bool, ...]:
+    """Which layers are mixtures: `mlp_layer_types`, a `moe_layer_freq` list, or all after `first_k_dense_replace`."""
+    kinds = config.items("mlp_layer_types", kind=str, length=number)
+    if kinds is not None:
+        return tuple(kind == "sparse" for kind in kinds)
+    if config.is_list("moe_layer_freq"):
+        return tuple(bool(flag) for flag in config.items("moe_layer_freq", kind=int, length=number) or ())
+    first = config.count("first_k_dense_replace", default=first_dense)
+    return tuple(index >= first for index in range(number))
+
+
+def dense_ffn(config: Config, *keys: str, bias: bool = False, prefix: str = "mlp") -> DenseFfn:
+    """A gated MLP as wide as the first of `keys` says, `intermediate_size` without any."""
+    width = config.size(*(keys or ("intermediate_size",)))
+    return DenseFfn(gated_mlp(prefix, config.size("hidden_size"), width, bias=bias))
+
+
+def text_section(config: Config) -> Config:
+    """The language model's part of a multimodal config."""
+    return config.section("text_config", "language_config", "llm_config")

@@ -117,6 +117,10 @@ class Config:
             raise ConfigError(f"config key {key} has {len(value)} entries: expected one for each of {length}", key=key)
         return tuple(value[:length])
 
+    def is_list(self, *keys: str) -> bool:
+        """Whether the key holds a list (some keys hold a number or a list of them)."""
+        return isinstance(self._find(keys)[1], list | tuple)
+
     def section(self, *keys: str) -> Config:
         """A nested object."""
         key, value = self._find(keys)

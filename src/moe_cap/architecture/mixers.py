@@ -28,6 +28,11 @@ class Mixer:
         return 0
 
     @property
+    def conv_elements(self) -> int:
+        """Values of a convolution's window that a sequence keeps, in the activations' format."""
+        return 0
+
+    @property
     def tp_ways(self) -> int | None:
         """Into how many slices tensor parallelism can cut the cache (None: any number)."""
         return None

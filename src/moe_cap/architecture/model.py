@@ -187,9 +187,10 @@ class Architecture:
         """Bytes that a token adds to the cache over all layers, before any window drops the oldest."""
         return -(-self.kv_elements_per_token() * kv_format.bits // 8)
 
-    def state_bytes(self, state_format: StorageWidth) -> int:
-        """Bytes of recurrent state that each sequence keeps over all layers."""
-        return -(-self.state_elements() * state_format.bits // 8)
+    def state_bytes(self, state_format: StorageWidth, plain: StorageWidth) -> int:
+        """Bytes that each sequence keeps over all layers whatever its length: recurrent states, convolution windows."""
+        windows = sum(layer.mixer.conv_elements for layer in self.layers)
+        return -(-(self.state_elements() * state_format.bits + windows * plain.bits) // 8)
 
     def kv_elements_per_token(self) -> int:
         """Values that a token adds to the cache over all layers, before any window drops the oldest."""

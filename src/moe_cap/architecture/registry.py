@@ -7,24 +7,53 @@ from pathlib import Path
 from typing import Any
 
 from moe_cap.architecture.config import Config, read_config_file
-from moe_cap.architecture.families import deepseek, dense, gpt_oss, mixtral, olmoe, qwen2_moe, qwen3_moe
+from moe_cap.architecture.families import (
+    deepseek,
+    dense,
+    glm,
+    gpt_oss,
+    mimo,
+    minimax,
+    mixtral,
+    olmoe,
+    qwen2_moe,
+    qwen3_moe,
+    qwen3_next,
+)
 from moe_cap.architecture.model import Architecture
 from moe_cap.errors import ConfigError, UnknownModelTypeError
 
 Reader = Callable[[Config], Architecture]
 
 FAMILIES: dict[str, Reader] = {
+    "axk1": deepseek.read_axk1,
     "deepseek_v2": deepseek.read_v2,
     "deepseek_v3": deepseek.read_v3,
+    "deepseek_v32": deepseek.read_v32,
+    "dots1": glm.read_dots1,
+    "glm4_moe": glm.read_glm4_moe,
+    "glm4_moe_lite": glm.read_glm4_moe_lite,
+    "glm4v_moe": glm.read_glm4v_moe,
+    "glm_moe_dsa": glm.read_glm_moe_dsa,
     "gpt_oss": gpt_oss.read,
+    "kimi_k2": deepseek.read_kimi_k2,
+    "kimi_k25": deepseek.read_kimi_k25,
     "llama": dense.read_llama,
+    "mimo_v2_flash": mimo.read,
+    "minimax": minimax.read_text_01,
+    "minimax_m2": minimax.read_m2,
     "mistral": dense.read_mistral,
     "mixtral": mixtral.read,
     "olmoe": olmoe.read,
     "qwen2": dense.read_qwen2,
     "qwen2_moe": qwen2_moe.read,
     "qwen3": dense.read_qwen3,
+    "qwen3_5_moe": qwen3_next.read_qwen3_5,
+    "qwen3_5_moe_text": qwen3_next.read_qwen3_5_text,
     "qwen3_moe": qwen3_moe.read,
+    "qwen3_next": qwen3_next.read_qwen3_next,
+    "qwen3_vl_moe": qwen3_moe.read_vl,
+    "solar_open": glm.read_solar_open,
 }
 
 

@@ -95,14 +95,15 @@ def step_bytes(
     print_ = footprint(arch, storage, parallel)
     tokens = sum(step.new_tokens)
     sequences = sum(1 for new in step.new_tokens if new)
-    kv_read = kv_written = state = 0.0
+    kv_read = kv_written = state_bits = 0.0
     for mixer, layers in print_.mixers:
         copies = layers * parallel.tensor_copies(mixer.tp_ways)
         pairs = zip(step.context_tokens, step.new_tokens, strict=True)
         kv_read += copies * sum(mixer.kv_read(context, new) for context, new in pairs)
         kv_written += copies * mixer.kv_elements_per_token * tokens
-        state += copies * mixer.state_elements * sequences
-    kv_width, state_width = storage.kv.bits / 8, storage.state.bits / 8
+        bits = mixer.state_elements * storage.state.bits + mixer.conv_elements * storage.plain.bits
+        state_bits += copies * bits * sequences
+    kv_width = storage.kv.bits / 8
     always = print_.always
     return StepBytes(
         attention=always[Part.ATTENTION],
@@ -115,9 +116,9 @@ def step_bytes(
         lm_head=print_.lm_head if step.logit_rows else 0.0,
         embedding=float(print_.embedding_row * tokens),
         kv_read=kv_read * kv_width,
-        state_read=state * state_width,
+        state_read=state_bits / 8,
         kv_written=kv_written * kv_width,
-        state_written=state * state_width,
+        state_written=state_bits / 8,
     )
 
 

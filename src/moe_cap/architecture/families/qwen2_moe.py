@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from moe_cap.architecture.blocks import decoder, gated_moe, gqa_from, pre_norms, top_k_of, window_of
+from moe_cap.architecture.blocks import decoder, dense_ffn, gated_moe, gqa_from, pre_norms, top_k_of, window_of
 from moe_cap.architecture.config import Config
 from moe_cap.architecture.families.qwen3_moe import is_sparse
-from moe_cap.architecture.feed_forward import DenseFfn, MoeFfn
+from moe_cap.architecture.feed_forward import MoeFfn
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.weights import Weight, gated_mlp, linear
 
@@ -41,9 +41,6 @@ def read(config: Config) -> Architecture:
     moe, norms = shared_expert_moe(config), pre_norms(hidden_size)
 
     def layer(index: int, path: str) -> Layer:
-        if is_sparse(config, index):
-            return Layer(path, mixers[kinds[index]], moe, norms)
-        dense = DenseFfn(gated_mlp("mlp", hidden_size, config.size("intermediate_size")))
-        return Layer(path, mixers[kinds[index]], dense, norms)
+        return Layer(path, mixers[kinds[index]], moe if is_sparse(config, index) else dense_ffn(config), norms)
 
     return decoder(config, layer, model_type="qwen2_moe")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from moe_cap.architecture.blocks import decoder, gated_moe, gqa_from, head_dim_of, pre_norms, qk_norms, top_k_of
+from moe_cap.architecture.blocks import (
+    decoder,
+    dense_ffn,
+    gated_moe,
+    gqa_from,
+    head_dim_of,
+    pre_norms,
+    qk_norms,
+    text_section,
+    top_k_of,
+)
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.feed_forward import DenseFfn
 from moe_cap.architecture.mixers import Attention
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.reach import Full, Window
-from moe_cap.architecture.weights import gated_mlp
 
 
 def is_sparse(config: Config, index: int) -> bool:
@@ -26,8 +34,7 @@ def qwen3_attention(config: Config) -> Attention:
     return gqa_from(config, qkv_bias=bias, o_bias=bias, extra=qk_norms(head_dim), reach=reach)
 
 
-def read(config: Config) -> Architecture:
-    """No shared experts."""
+def _read(config: Config, *, model_type: str, prefix: str = "model", tied: bool = False) -> Architecture:
     hidden_size = config.size("hidden_size")
     num_experts = config.size("num_experts", "num_local_experts")
     top_k = top_k_of(config, num_experts, "num_experts_per_tok")
@@ -35,9 +42,22 @@ def read(config: Config) -> Architecture:
     mixer, norms = qwen3_attention(config), pre_norms(hidden_size)
 
     def layer(index: int, path: str) -> Layer:
-        if is_sparse(config, index):
-            return Layer(path, mixer, moe, norms)
-        dense = DenseFfn(gated_mlp("mlp", hidden_size, config.size("intermediate_size")))
-        return Layer(path, mixer, dense, norms)
+        return Layer(path, mixer, moe if is_sparse(config, index) else dense_ffn(config), norms)
 
-    return decoder(config, layer, model_type="qwen3_moe")
+    return decoder(config, layer, model_type=model_type, prefix=prefix, tied=tied)
+
+
+def read(config: Config) -> Architecture:
+    """No shared experts."""
+    return _read(config, model_type="qwen3_moe")
+
+
+def read_vl(config: Config) -> Architecture:
+    """Qwen3-VL-MoE: the language model of the multimodal one; the vision tower is not counted."""
+    tied = config.flag("tie_word_embeddings", default=False)
+    return _read(text_section(config), model_type="qwen3_vl_moe", prefix="model.language_model", tied=tied)
+
+
+def read_vl_text(config: Config) -> Architecture:
+    """The language model of Qwen3-VL-MoE on its own."""
+    return _read(config, model_type="qwen3_vl_moe_text")
