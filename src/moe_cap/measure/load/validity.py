@@ -1,0 +1,118 @@
+"""When a run must not be believed. Each rule gives a sentence for people, or nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_cap.measure.load.drive import Saturation
+from moe_cap.measure.load.events import RequestEvents
+from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
+from moe_cap.measure.load.window import Window, peak_concurrency
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Limits of what is believed.
+
+    Attributes:
+        max_lag_s: the 99th percentile of how late requests were sent.
+        max_beat_lag_s: the 99th percentile of how late the client's own loop was.
+        max_failed_share: share of requests that may fail; above it the server is bad and the run is given up.
+        max_degenerate_share: share of answers that are blank or one character over and over; 1.0 for random weights.
+    """
+
+    max_lag_s: float = 0.005
+    max_beat_lag_s: float = 0.005
+    max_failed_share: float = 0.02
+    max_degenerate_share: float = 0.5
+
+
+def broken_rules(
+    requests: Sequence[RequestEvents],
+    arrivals: ClosedLoop | OpenLoop,
+    window: Window | None,
+    saturation: Sequence[Saturation],
+    rules: Rules,
+    *,
+    exact_lengths: bool,
+) -> tuple[str, ...]:
+    """Every reason not to believe this run; empty when it is valid."""
+    complete = [request for request in requests if request.failure is None]
+    found = [
+        *_client_limits(requests, saturation, rules),
+        *_loop_kept(requests, arrivals, window),
+        *_lengths(complete, exact=exact_lengths),
+        *_degenerate(complete, rules),
+    ]
+    return tuple(found)
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile, linear between neighbours."""
+    return float(np.percentile(np.asarray(values, dtype=np.float64), 99))
+
+
+def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Saturation], rules: Rules) -> Iterator[str]:
+    lag_s = p99([request.lag_s for request in requests]) if requests else 0.0
+    if lag_s > rules.max_lag_s:
+        yield (
+            f"limited by its own client: requests were sent up to {lag_s * 1e3:.1f} ms late (p99), "
+            f"the limit is {rules.max_lag_s * 1e3:g} ms; lower the load or give the client more workers"
+        )
+    for worker in saturation:
+        beat_lag_s = p99(worker.beat_lag_s) if worker.beat_lag_s else 0.0
+        if beat_lag_s > rules.max_beat_lag_s:
+            yield (
+                f"limited by its own client: its loop was {beat_lag_s * 1e3:.1f} ms late (p99), the limit is "
+                f"{rules.max_beat_lag_s * 1e3:g} ms, while it was busy for {worker.busy_share:.0%} of the time"
+            )
+
+
+def _loop_kept(
+    requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop, window: Window | None
+) -> Iterator[str]:
+    if isinstance(arrivals, ClosedLoop):
+        observed = peak_concurrency(requests)
+        if observed != arrivals.concurrency:
+            yield f"{arrivals.concurrency} requests were to be under way at once, {observed} were observed"
+    if window is None:
+        yield "no steady window: the run needs more requests than are under way at once"
+
+
+def _lengths(complete: Sequence[RequestEvents], *, exact: bool) -> Iterator[str]:
+    """Three counts must agree: what was asked, what the server says, what arrived."""
+    problems: Counter[str] = Counter()
+    for request in complete:
+        arrived, usage = sum(request.chunk_tokens), request.usage
+        if usage is None:
+            problems["the server told no usage, so token counts are unproven"] += 1
+            continue
+        if arrived > usage.completion_tokens:
+            problems[f"{arrived} tokens arrived where the server counted {usage.completion_tokens}"] += 1
+        if exact and usage.completion_tokens != request.asked_output_tokens:
+            problems[
+                f"{usage.completion_tokens} tokens were answered where {request.asked_output_tokens} were asked"
+            ] += 1
+        if request.asked_input_tokens not in {None, usage.prompt_tokens}:
+            problems[
+                f"the server counted {usage.prompt_tokens} tokens in a prompt of {request.asked_input_tokens}: "
+                "it uses another tokenizer, or adds to the prompt"
+            ] += 1
+    for problem, count in problems.most_common(3):
+        yield f"{problem} ({count} of {len(complete)} requests have a problem of this kind)"
+
+
+def _degenerate(complete: Sequence[RequestEvents], rules: Rules) -> Iterator[str]:
+    degenerate = sum(is_degenerate(request.text) for request in complete)
+    if complete and degenerate / len(complete) > rules.max_degenerate_share:
+        yield f"{degenerate} of {len(complete)} answers are blank or one character over and over"
+
+
+def is_degenerate(text: str) -> bool:
+    """Blank, or a single character repeated: what a broken kernel writes."""
+    letters = set(text.split()) if text.strip() else set()
+    return len({character for word in letters for character in word}) <= 1
