@@ -60,6 +60,9 @@ class Store(Protocol):
     def commit(self, puts: Mapping[str, bytes], deletes: Sequence[str], parent: str, message: str) -> str:
         """Write `puts` and remove `deletes` in one step if the head is still `parent`; return the new revision.
 
+        Content that is the same already may give no new revision: two writers of the same bytes can both succeed. What
+        must have one winner carries a nonce, or moves a file.
+
         Raises:
             ConflictError: the head is not `parent` any more. Nothing was written.
             NotFoundError: a path of `deletes` is not there at `parent`. Nothing was written.

@@ -17,11 +17,12 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._history: list[dict[str, bytes]] = [{}]
+        self._history: dict[str, dict[str, bytes]] = {"r0": {}}
+        self._head = "r0"
 
     def head(self) -> str:
         """Return the newest revision."""
-        return f"r{len(self._history) - 1}"
+        return self._head
 
     def list(self, prefix: str, rev: str) -> dict[str, str]:
         """Return path to content id below `prefix` at `rev`."""
@@ -39,14 +40,16 @@ class MemoryStore:
         """Append a revision if the head is still `parent`."""
         check_change(puts, deletes)
         with self._lock:
-            if parent != self.head():
-                raise ConflictError(f"the store is at {self.head()}, not at {parent} any more")
-            files = dict(self._history[-1])
+            if parent != self._head:
+                raise ConflictError(f"the store is at {self._head}, not at {parent} any more")
+            files = dict(self._history[parent])
             for path in deletes:
                 if files.pop(path, None) is None:
                     raise NotFoundError(f"{path} cannot be removed: it is not there at {parent}")
-            self._history.append({**files, **puts})
-            return self.head()
+            rev = f"r{len(self._history)}"
+            self._history[rev] = {**files, **puts}
+            self._head = rev
+            return rev
 
     def url(self, path: str) -> str | None:
         """Return None: there is no page."""
@@ -54,6 +57,6 @@ class MemoryStore:
 
     def _at(self, rev: str) -> dict[str, bytes]:
         try:
-            return self._history[int(rev.removeprefix("r"))]
-        except (ValueError, IndexError):
+            return self._history[rev]
+        except KeyError:
             raise ConflictError(f"{rev!r} is no revision of this store") from None
