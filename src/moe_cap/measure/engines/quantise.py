@@ -22,10 +22,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from moe_cap.errors import EngineStartError, UnknownPrecisionError
 from moe_cap.precision.formats import BF16, FP32, WeightFormat, int4_grouped, int8_per_channel
+from moe_cap.precision.names import ModuleNames
 from moe_cap.precision.plan import LINEAR_PARTS, StoragePlan, StorageRule
 
-INT4_GROUP = 64
-KEPT_PLAIN = frozenset({"lm_head", "gate", "router", "shared_expert_gate"})  # output head and routers, by last name
+INT4_GROUP = 128  # inputs that share a scale; a narrower matrix has one group per row
+INT4_GROUPS = (32, 64, 128)  # what the kernel takes
+KEPT_PLAIN = ModuleNames(("lm_head", "gate", "router", "shared_expert_gate"))
 
 Store = Callable[[torch.Tensor], torch.Tensor]
 
@@ -46,9 +48,11 @@ def store_int4(weight: torch.Tensor) -> torch.Tensor:
     """
     if weight.device.type != "cpu":
         raise EngineStartError(f"int4 by transformers runs on the CPU only, not on {weight.device}: use another engine")
-    if weight.shape[1] % INT4_GROUP:
-        raise EngineStartError(f"a matrix of shape {tuple(weight.shape)} has no whole groups of {INT4_GROUP} inputs")
-    return Int4OpaqueTensor.from_hp(weight, [1, INT4_GROUP])
+    inputs = weight.shape[1]
+    group = min(INT4_GROUP, inputs)
+    if group not in INT4_GROUPS or inputs % group:
+        raise EngineStartError(f"int4 needs rows of 32, 64 or a multiple of {INT4_GROUP} values, not of {inputs}")
+    return Int4OpaqueTensor.from_hp(weight, [1, group])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Precision:
 
 
 def _weight_only(name: str, weight_format: WeightFormat, store: Store) -> Precision:
-    plan = StoragePlan(name, plain=BF16, rules=(StorageRule(weight_format, LINEAR_PARTS),), compute_dtype="bf16")
-    return Precision(torch.bfloat16, plan, store)
+    rules = (StorageRule(BF16, modules=KEPT_PLAIN), StorageRule(weight_format, LINEAR_PARTS))
+    return Precision(torch.bfloat16, StoragePlan(name, plain=BF16, rules=rules, compute_dtype="bf16"), store)
 
 
 PRECISIONS: dict[str, Precision] = {
@@ -92,13 +96,16 @@ def precision_named(name: str) -> Precision:
         raise UnknownPrecisionError(f"transformers cannot load {name!r} here: expected one of {known}") from None
 
 
-def load_model(model: str | Path, precision: str, *, revision: str | None = None) -> PreTrainedModel:
-    """A causal language model on the CPU, its weights stored in `precision`, ready for inference.
+def load_model(
+    model: str | Path, precision: str, *, revision: str | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """A causal language model with its weights stored in `precision`, ready for inference.
 
     Args:
         model: a local folder, or an id on the Hub.
         precision: a name of `PRECISIONS`.
         revision: commit, branch or tag on the Hub.
+        device: where it shall run; int4 packs its weights for the CPU.
 
     Raises:
         UnknownPrecisionError: no such precision.
@@ -108,7 +115,7 @@ def load_model(model: str | Path, precision: str, *, revision: str | None = None
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model, revision=revision, dtype=chosen.dtype, trust_remote_code=False, use_safetensors=True
     )
-    loaded.eval().requires_grad_(False)
+    loaded.to(torch.device(device)).eval().requires_grad_(False)
     if chosen.store is not None:
         quantise(loaded, chosen.store)
     return loaded
@@ -121,7 +128,7 @@ def quantise(model: PreTrainedModel, store: Store) -> None:
         EngineStartError: the experts are laid out in a way that this module does not know.
     """
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in KEPT_PLAIN:
+        if isinstance(module, nn.Linear) and name not in KEPT_PLAIN:
             module.weight = _frozen(store(module.weight))
         elif _holds_experts(module):
             _quantise_experts(name, module, store)
@@ -129,16 +136,18 @@ def quantise(model: PreTrainedModel, store: Store) -> None:
 
 
 def stored_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every plain tensor that the parameters are made of: packed values, scales and zero points on their own."""
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "__tensor_flatten__"):
-            yield from ((f"{name}.{part}", getattr(parameter, part)) for part in parameter.__tensor_flatten__()[0])
+    """Every plain tensor of the weights: packed values, scales and zero points on their own, stored buffers too."""
+    weights = dict(model.named_parameters())
+    kept = model.state_dict().keys()
+    for name, tensor in (weights | {name: buffer for name, buffer in model.named_buffers() if name in kept}).items():
+        if hasattr(tensor, "__tensor_flatten__"):
+            yield from ((f"{name}.{part}", getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
         else:
-            yield name, parameter
+            yield name, tensor
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of all parameters as they lie in memory."""
+    """Bytes of all weights as they lie in memory."""
     return sum(tensor.nbytes for _, tensor in stored_tensors(model))
 
 
