@@ -8,6 +8,7 @@ MoECapError
 │   ├── UnknownHardwareError
 │   ├── MissingPeakError             the device has no such peak (fp8 on an A100)
 │   ├── MissingPriceError
+│   ├── MixedBasesError              costs of different bases were added or ranked together
 │   ├── SubmissionError              carries the form field it belongs to
 │   ├── TraceError                   a routing trace broke an invariant
 │   └── ResultError                  a result record that does not hold together
@@ -70,6 +71,10 @@ class MissingPeakError(InvalidInputError):
 
 class MissingPriceError(InvalidInputError):
     """No price is known for a part that the cost needs."""
+
+
+class MixedBasesError(InvalidInputError):
+    """Costs of different bases (paper, owner, rental) were added, compared or ranked together."""
 
 
 class SubmissionError(InvalidInputError):
