@@ -1,0 +1,93 @@
+"""A process under guard, seen from its owner: start it, look at it, stop it with all that it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from backend.executors import guard
+from backend.executors.endings import Ending
+
+
+class _EndingFile(BaseModel):
+    """What the guard wrote."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: int
+    asked_to_stop: bool
+    oom_kills: int
+    max_rss_bytes: int
+
+
+class GuardedProcess:
+    """One command in a session of its own that ends when it is stopped or when this process is gone."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environ: Mapping[str, str],
+        grace_s: float,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ending = folder / "ending.json"
+        self._ending.unlink(missing_ok=True)
+        self._stop_s = 2 * grace_s + guard.KILL_S
+        with (folder / "log.txt").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", guard.__file__, str(self._ending), str(grace_s), *command],
+                stdin=subprocess.PIPE,  # the guard ends everything when this pipe closes
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environ),
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The guard's process id, which is the session's too."""
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        """Whether the command and all that it started are gone."""
+        if self._process.poll() is None:
+            return False
+        self._let_go()
+        return True
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        self._process.wait()
+        self._let_go()
+
+    def stop(self) -> None:
+        """SIGTERM to the command, SIGKILL to what is left after the grace; returns when it is over."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(self._stop_s)
+            except subprocess.TimeoutExpired:  # the guard itself hangs
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        self._let_go()
+
+    def read_ending(self) -> Ending:
+        """How it ended, as far as the guard could tell."""
+        try:
+            said = _EndingFile.model_validate(json.loads(self._ending.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValidationError, json.JSONDecodeError):
+            return Ending(status=None)
+        return Ending(said.status, said.oom_kills, said.max_rss_bytes)
+
+    def _let_go(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
