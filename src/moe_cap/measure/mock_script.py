@@ -44,7 +44,7 @@ class Behaviour:
         ttft_s: from the arrival of a request to its first token.
         itl_s: between two chunks that follow each other.
         spread: each of the two is drawn from (1 - spread, 1 + spread) times itself.
-        headers_s: from the arrival of a request to the headers of its answer; at most `ttft_s`.
+        headers_s: from the arrival of a request to the headers of its answer; None sends them with the first token.
         tokens_per_chunk: above 1 as under speculative decoding.
         reasoning_tokens: of the answer's tokens, the first so many come as reasoning (chat only).
         added_prompt_tokens: counted on top of the truth: another tokenizer, or a template.
@@ -57,7 +57,7 @@ class Behaviour:
     ttft_s: float = 0.02
     itl_s: float = 0.005
     spread: float = 0.0
-    headers_s: float = 0.0
+    headers_s: float | None = None
     tokens_per_chunk: int = 1
     reasoning_tokens: int = 0
     added_prompt_tokens: int = 0
@@ -211,12 +211,15 @@ def _stream(
 
     opening = HEADERS + answer.role() if ask.chat else HEADERS
     at_s = drawn(behaviour.ttft_s)
-    yield Write(min(behaviour.headers_s, at_s), opening, 0)
+    if behaviour.headers_s is not None:
+        yield Write(behaviour.headers_s, opening, 0)
+        opening = b""
     step = behaviour.tokens_per_chunk
     for first in range(0, tokens, step):
         count = min(step, tokens - first)
         last = first + count == tokens
-        yield Write(at_s, answer.tokens(first, count, finish=finish if last else None, text=text), count)
+        yield Write(at_s, opening + answer.tokens(first, count, finish=finish if last else None, text=text), count)
+        opening = b""
         if not last:
             at_s += drawn(behaviour.itl_s)
 

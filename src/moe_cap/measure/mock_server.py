@@ -26,8 +26,8 @@ from typing import Self
 import httptools
 from pydantic import JsonValue
 
-from moe_cap.measure.load.connection import LONGEST_STAMP_AGE_NS, READ_BYTES, SO_TIMESTAMPNS, STAMP, STAMP_SPACE
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop
+from moe_cap.measure.load.stamps import ask_for_stamps, receive
 from moe_cap.measure.mock_script import Behaviour, Script, Write, json_response, read_ask, script_of
 
 BACKLOG = 4096
@@ -70,7 +70,7 @@ class _Connection:
         self._body: list[bytes] = []
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        ask_for_stamps(client)
         server.loop.watch(client.fileno(), READABLE, self._read)
 
     def close(self) -> None:
@@ -82,19 +82,14 @@ class _Connection:
 
     def _read(self) -> None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(READ_BYTES, STAMP_SPACE)
+            data, self._arrived_ns, _ = receive(self._socket)
         except BlockingIOError:
             return
         except OSError:
-            data, ancillary = b"", []
+            data = b""
         if not data:
             self.close()
             return
-        self._arrived_ns = monotonic_ns()
-        if ancillary:
-            seconds, nanoseconds = STAMP.unpack(ancillary[0][2])
-            age_ns = time_ns() - seconds * 1_000_000_000 - nanoseconds
-            self._arrived_ns -= age_ns if 0 <= age_ns < LONGEST_STAMP_AGE_NS else 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -277,7 +272,7 @@ class MockServer:
 
 def _behaviour_arguments(parser: argparse.ArgumentParser) -> None:
     for knob in fields(Behaviour):
-        kind = type(knob.default)
+        kind = float if knob.default is None else type(knob.default)
         name = "--" + knob.name.replace("_", "-")
         if kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=knob.default)

@@ -5,23 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-import struct
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 
 import httptools
 
 from moe_cap.measure.load.events import Failure, FailureKind
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop
-
-READ_BYTES = 65_536
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module does not name it
-STAMP = struct.Struct("@qq")  # struct timespec: seconds, nanoseconds of CLOCK_REALTIME
-STAMP_SPACE = socket.CMSG_SPACE(STAMP.size)
-LONGEST_STAMP_AGE_NS = 60_000_000_000
-"""A stamp further away than this tells of a clock that was set, not of a late read."""
+from moe_cap.measure.load.stamps import READ_BYTES, ask_for_stamps, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +54,8 @@ class Exchange:
 class Connection:
     """Carries one exchange at a time and is used again when the server keeps it open.
 
-    Arrivals are stamped by the kernel (SO_TIMESTAMPNS) as the segment comes in, so a client that is late to read does
-    not add its lateness to the server's latency. A stamp is of the realtime clock; its age is taken when it is read,
-    which puts it on the monotonic clock.
+    Arrivals are stamped by the kernel, so a client that is late to read does not add its lateness to the server's
+    latency.
 
     Args:
         loop: serves the socket.
@@ -84,6 +76,7 @@ class Connection:
         self._arrived_ns = 0
         self._complete = False
         self._framed = False
+        self._keep = False
         self._parser = httptools.HttpResponseParser(self)
         self._socket: socket.socket | None = None
         self.is_open = False
@@ -131,7 +124,7 @@ class Connection:
             return
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        ask_for_stamps(raw)
         self._socket = raw
         code = raw.connect_ex(self._peer.address)
         if code in {0, errno.EINPROGRESS}:
@@ -175,15 +168,9 @@ class Connection:
 
     def _receive(self, source: socket.socket) -> bytes:
         """The next bytes; `_arrived_ns` becomes the time when the kernel had the last of them."""
-        data, ancillary, _, _ = source.recvmsg(READ_BYTES, STAMP_SPACE)
-        now_ns = monotonic_ns()
-        if ancillary:
-            seconds, nanoseconds = STAMP.unpack(ancillary[0][2])
-            age_ns = time_ns() - seconds * 1_000_000_000 - nanoseconds
-            if 0 <= age_ns < LONGEST_STAMP_AGE_NS:
-                self._read_lags_ns.append(age_ns)
-                now_ns -= age_ns
-        self._arrived_ns = now_ns
+        data, self._arrived_ns, age_ns = receive(source)
+        if age_ns is not None:
+            self._read_lags_ns.append(age_ns)
         return data
 
     def _read(self) -> None:
@@ -213,7 +200,7 @@ class Connection:
             self.fail(FailureKind.GARBAGE, f"not HTTP ({error}): {data[:60]!r}")
             return
         if self._complete:
-            self._end(exchange, keep=self._parser.should_keep_alive())
+            self._end(exchange, keep=self._keep)
 
     def _end(self, exchange: Exchange, *, keep: bool) -> None:
         exchange.ended_ns = self._arrived_ns
@@ -260,8 +247,9 @@ class Connection:
             self._exchange.fragments.append((self._arrived_ns, body))
 
     def on_message_complete(self) -> None:
-        """The response is over."""
+        """The response is over; whether the connection may be kept is only known now."""
         self._complete = True
+        self._keep = self._parser.should_keep_alive()
 
 
 class TlsConnection(Connection):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from moe_cap.metrics.latency import RequestTiming
+
 
 class FailureKind(StrEnum):
     """What a bad server did."""
@@ -118,6 +120,18 @@ class RequestEvents:
     def output_tokens(self) -> int:
         """Tokens of the answer: the server's count, else those that arrived."""
         return self.usage.completion_tokens if self.usage is not None else sum(self.chunk_tokens)
+
+    def timing(self, *, planned: bool) -> RequestTiming:
+        """The events that latencies are computed from; `planned` where the send had a time of its own (open loop)."""
+        return RequestTiming(
+            sent_s=self.sent_s,
+            intended_s=self.intended_s if planned else None,
+            token_s=self.chunk_s,
+            ended_s=self.ended_s,
+            input_tokens=self.input_tokens or 0,
+            output_tokens=self.output_tokens,
+            error=None if self.failure is None else str(self.failure),
+        )
 
     @property
     def lag_s(self) -> float:

@@ -15,8 +15,8 @@ from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.request import Prompt, Target, encode_request
 from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
 from moe_cap.measure.load.validity import Rules, broken_rules
-from moe_cap.measure.load.window import Window, steady_window
 from moe_cap.measure.load.workers import drive_all, split_share
+from moe_cap.metrics.latency import RequestTiming, Window, measurement_window
 from moe_cap.result import RawRequest
 
 WARM_UP_CONCURRENCY = 8
@@ -55,7 +55,7 @@ class LoadRun:
         started_s: start of the timed part on `time.monotonic()`, which all times count from.
         requests: in the order of the plan, failed ones included.
         warm_up: the requests before it; in no figure.
-        window: the steady part; None when there was none.
+        window: what rates are taken over; a run without a steady part is invalid.
         saturation: of each worker.
         invalid: every rule that was broken, for people; empty for a valid run.
     """
@@ -64,7 +64,7 @@ class LoadRun:
     arrivals: ClosedLoop | OpenLoop
     requests: tuple[RequestEvents, ...]
     warm_up: tuple[RequestEvents, ...]
-    window: Window | None
+    window: Window
     saturation: tuple[Saturation, ...]
     invalid: tuple[str, ...]
 
@@ -72,6 +72,12 @@ class LoadRun:
     def failed(self) -> tuple[RequestEvents, ...]:
         """Requests that did not complete."""
         return tuple(request for request in self.requests if request.failure is not None)
+
+    @property
+    def timings(self) -> tuple[RequestTiming, ...]:
+        """What `metrics.latency` computes from: arrivals of chunks, so a gap is one that a reader of the stream saw."""
+        planned = isinstance(self.arrivals, OpenLoop)
+        return tuple(request.timing(planned=planned) for request in self.requests)
 
     @property
     def token_times_known(self) -> bool:
@@ -89,11 +95,11 @@ class LoadRun:
         return self
 
     def raw_requests(self, repeat: int = 0) -> tuple[RawRequest, ...]:
-        """The records that a result keeps, times since the start of the run."""
+        """The records that a result keeps: an arrival for each token, times since the start of the run."""
         return tuple(
             RawRequest(
                 sent_s=request.sent_s,
-                intended_s=request.intended_s,
+                intended_s=request.intended_s if isinstance(self.arrivals, OpenLoop) else None,
                 token_s=request.token_s,
                 ended_s=request.ended_s,
                 input_tokens=request.input_tokens or 0,
@@ -124,7 +130,9 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     requests = tuple(sorted((request for part in parts for request in part.requests), key=lambda r: r.prompt_index))
     _refuse_too_many_failures(plan, requests)
     saturation = tuple(part.saturation for part in parts)
-    window = steady_window(requests, plan.arrivals)
+    planned = isinstance(plan.arrivals, OpenLoop)
+    concurrency = plan.arrivals.concurrency if isinstance(plan.arrivals, ClosedLoop) else None
+    window = measurement_window([request.timing(planned=planned) for request in requests], concurrency)
     return LoadRun(
         started_s=started_ns / 1e9,
         arrivals=plan.arrivals,

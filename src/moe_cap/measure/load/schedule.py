@@ -45,7 +45,7 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         steps = zip(self.arrivals_s, self.arrivals_s[1:], strict=False)
-        if not self.arrivals_s or self.arrivals_s[0] < 0 or any(not before <= after for before, after in steps):
+        if not self.arrivals_s or not self.arrivals_s[0] >= 0 or any(not before <= after for before, after in steps):
             raise InvalidInputError("arrival times must be at least one, not negative, and in order")
 
     @property

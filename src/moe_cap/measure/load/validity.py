@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import accumulate
 
 from moe_cap.measure.load.drive import Saturation
-from moe_cap.measure.load.events import RequestEvents
+from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
-from moe_cap.measure.load.window import Window, peak_concurrency
+from moe_cap.metrics.latency import Window, WindowKind, summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Rules:
 def broken_rules(
     requests: Sequence[RequestEvents],
     arrivals: ClosedLoop | OpenLoop,
-    window: Window | None,
+    window: Window,
     saturation: Sequence[Saturation],
     rules: Rules,
     *,
@@ -51,20 +50,26 @@ def broken_rules(
     return tuple(found)
 
 
-def p99(values: Sequence[float]) -> float:
-    """The 99th percentile, linear between neighbours."""
-    return float(np.percentile(np.asarray(values, dtype=np.float64), 99))
+def peak_concurrency(requests: Sequence[RequestEvents]) -> int:
+    """Most requests that were under way at once, as observed; one that takes the place of another is not beside it."""
+    moments = sorted([(request.ended_s, -1) for request in requests] + [(request.sent_s, 1) for request in requests])
+    return max(accumulate(change for _, change in moments), default=0)
+
+
+def _p99(values: Iterable[float]) -> float:
+    distribution = summary(values)
+    return 0.0 if distribution is None else distribution.p99
 
 
 def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Saturation], rules: Rules) -> Iterator[str]:
-    lag_s = p99([request.lag_s for request in requests]) if requests else 0.0
+    lag_s = _p99(request.lag_s for request in requests)
     if lag_s > rules.max_lag_s:
         yield (
             f"limited by its own client: requests were sent up to {lag_s * 1e3:.1f} ms late (p99), "
             f"the limit is {rules.max_lag_s * 1e3:g} ms; lower the load or give the client more workers"
         )
     for worker in saturation:
-        beat_lag_s = p99(worker.beat_lag_s) if worker.beat_lag_s else 0.0
+        beat_lag_s = _p99(worker.beat_lag_s)
         if beat_lag_s > rules.max_beat_lag_s:
             yield (
                 f"limited by its own client: its loop was {beat_lag_s * 1e3:.1f} ms late (p99), the limit is "
@@ -72,14 +77,12 @@ def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Satur
             )
 
 
-def _loop_kept(
-    requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop, window: Window | None
-) -> Iterator[str]:
+def _loop_kept(requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop, window: Window) -> Iterator[str]:
     if isinstance(arrivals, ClosedLoop):
         observed = peak_concurrency(requests)
         if observed != arrivals.concurrency:
             yield f"{arrivals.concurrency} requests were to be under way at once, {observed} were observed"
-    if window is None:
+    if window.kind is not WindowKind.STEADY:
         yield "no steady window: the run needs more requests than are under way at once"
 
 
@@ -91,19 +94,18 @@ def _lengths(complete: Sequence[RequestEvents], *, exact: bool) -> Iterator[str]
         if usage is None:
             problems["the server told no usage, so token counts are unproven"] += 1
             continue
-        if arrived > usage.completion_tokens:
+        counted = request.counting is not TokenCounting.UNKNOWN
+        if arrived > usage.completion_tokens or (counted and arrived != usage.completion_tokens):
             problems[f"{arrived} tokens arrived where the server counted {usage.completion_tokens}"] += 1
         if exact and usage.completion_tokens != request.asked_output_tokens:
-            problems[
-                f"{usage.completion_tokens} tokens were answered where {request.asked_output_tokens} were asked"
-            ] += 1
+            problems[f"{usage.completion_tokens} tokens answered where {request.asked_output_tokens} were asked"] += 1
         if request.asked_input_tokens not in {None, usage.prompt_tokens}:
             problems[
                 f"the server counted {usage.prompt_tokens} tokens in a prompt of {request.asked_input_tokens}: "
                 "it uses another tokenizer, or adds to the prompt"
             ] += 1
     for problem, count in problems.most_common(3):
-        yield f"{problem} ({count} of {len(complete)} requests have a problem of this kind)"
+        yield f"{problem} (in {count} of {len(complete)} answers)"
 
 
 def _degenerate(complete: Sequence[RequestEvents], rules: Rules) -> Iterator[str]:
