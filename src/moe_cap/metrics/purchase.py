@@ -187,7 +187,7 @@ def paper_server(num_gpus: int) -> PurchasePrice:
 
 
 def paper_purchase(device: Device, num_devices: int) -> PurchasePrice:
-    """The server of the paper's basis: its own for the A100-80GB, else the catalogue's GPU price and the paper's host."""
+    """The paper basis: its own server for the A100-80GB, else the catalogue's GPU price and the paper's host."""
     return paper_server(num_devices) if device.id in PAPER_DEVICES else catalogue_server(device, num_devices)
 
 
