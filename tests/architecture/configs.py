@@ -28,6 +28,19 @@ DELTA: dict[str, Any] = {
     "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
     "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4,
 }  # fmt: skip
+NEMOTRON: dict[str, Any] = {
+    "model_type": "nemotron_h", "vocab_size": 96, "hidden_size": 48, "hybrid_override_pattern": "ME*-E",
+    "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 40,
+    "mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 2, "ssm_state_size": 8, "n_routed_experts": 6,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 20, "moe_shared_expert_intermediate_size": 28,
+    "n_shared_experts": 1, "use_mamba_kernels": False,
+}  # fmt: skip
+GEMMA: dict[str, Any] = {
+    "head_dim": 8, "global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True,
+    "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 20, "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    "hidden_size_per_layer_input": 0,
+}  # fmt: skip
 
 TINY: dict[str, dict[str, Any]] = {
     "llama": DECODER | {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
@@ -64,7 +77,119 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "qwen3_next": QWEN_MOE | DELTA | {"model_type": "qwen3_next", "shared_expert_intermediate_size": 36},
     "qwen3_5_moe_text": QWEN_MOE | DELTA | {"model_type": "qwen3_5_moe_text", "shared_expert_intermediate_size": 36},
+    "kimi_linear": DECODER | LATENT | {
+        "model_type": "kimi_linear", "moe_intermediate_size": 20, "num_experts": 8, "num_experts_per_token": 3,
+        "num_shared_experts": 1,
+        "pad_token_id": 0,
+        "linear_attn_config": {
+            "num_heads": 2, "head_dim": 8, "short_conv_kernel_size": 4, "full_attn_layers": [4],
+            "kda_layers": [1, 2, 3],
+        },
+    },
+    "jamba": DECODER | {
+        "model_type": "jamba", "num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 4,
+        "attn_layer_offset": 2, "mamba_d_state": 8, "mamba_dt_rank": 6, "use_mamba_kernels": False,
+    },
+    "nemotron_h": NEMOTRON,
+    "nemotron_h-latent": NEMOTRON | {"moe_latent_size": 16, "attention_bias": True, "use_bias": True},
+    "granitemoe": DECODER | {"model_type": "granitemoe", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "granitemoeshared": DECODER | {
+        "model_type": "granitemoeshared", "num_local_experts": 4, "num_experts_per_tok": 2,
+        "shared_intermediate_size": 28,
+    },
+    "granitemoe_swa": DECODER | {
+        "model_type": "granitemoe_swa", "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
+        "shared_intermediate_size": 0,
+    },
+    "granitemoehybrid": DECODER | {
+        "model_type": "granitemoehybrid", "num_local_experts": 4, "num_experts_per_tok": 2, "mamba_n_heads": 12,
+        "mamba_d_head": 8, "mamba_d_state": 8, "shared_intermediate_size": 28,
+        "layer_types": ["mamba", "attention", "mamba", "mamba"],
+    },
+    "phimoe": DECODER | {
+        "model_type": "phimoe", "num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": True,
+        "lm_head_bias": True,
+    },
+    "ernie4_5_moe": DECODER | {
+        "model_type": "ernie4_5_moe", "moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 20,
+        "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": 3, "use_bias": True,
+    },
+    "exaone_moe": DECODER | {
+        "model_type": "exaone_moe", "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20,
+        "num_shared_experts": 1, "sliding_window": 8, "sliding_window_pattern": 4, "first_k_dense_replace": 1,
+        "head_dim": 16,
+    },
+    "flex_olmo": DECODER | {
+        "model_type": "flex_olmo", "num_experts": 5, "num_experts_per_tok": 2, "pad_token_id": 0,
+    },
+    "afmoe": DECODER | {
+        "model_type": "afmoe", "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 16,
+        "num_shared_experts": 1, "num_dense_layers": 1, "sliding_window": 8, "global_attn_every_n_layers": 2,
+    },
+    "hunyuan_v1_moe": DECODER | {"model_type": "hunyuan_v1_moe", "num_experts": 4, "moe_topk": 2, "head_dim": 16},
+    "hy_v3": DECODER | {
+        "model_type": "hy_v3", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "head_dim": 16,
+        "num_shared_experts": 1,
+    },
+    "llama4_text": DECODER | {
+        "model_type": "llama4_text", "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 72,
+        "interleave_moe_layer_step": 2, "attention_chunk_size": 8, "head_dim": 16, "pad_token_id": 0,
+    },
+    "lfm2_moe": DECODER | {
+        "model_type": "lfm2_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20,
+        "num_dense_layers": 1, "conv_bias": True, "layer_types": ["conv", "conv", "full_attention", "conv"],
+    },
+    "longcat_flash": LATENT | {
+        "model_type": "longcat_flash", "vocab_size": 96, "hidden_size": 48, "num_layers": 2, "num_attention_heads": 4,
+        "ffn_hidden_size": 40, "expert_ffn_hidden_size": 20, "n_routed_experts": 6, "zero_expert_num": 3, "moe_topk": 4,
+        "max_position_embeddings": 256,
+    },
+    "minimax_m3_vl_text": DECODER | {
+        "model_type": "minimax_m3_vl_text", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16,
+        "dense_intermediate_size": 60, "shared_intermediate_size": 28, "n_shared_experts": 1,
+        "moe_layer_freq": [0, 1, 1, 1],
+        "sparse_attention_config": {
+            "sparse_num_index_heads": 2, "sparse_index_dim": 8, "sparse_block_size": 4, "sparse_topk_blocks": 2,
+            "sparse_local_block": 1, "sparse_attention_freq": [0, 1, 1, 1],
+        },
+    },
+    "gemma4_text": DECODER | GEMMA | {"model_type": "gemma4_text"},
+    "gemma4_text-dense": DECODER | GEMMA | {
+        "model_type": "gemma4_text", "enable_moe_block": False, "hidden_size_per_layer_input": 6,
+        "vocab_size_per_layer_input": 50, "num_kv_shared_layers": 2, "use_double_wide_mlp": True,
+        "attention_k_eq_v": False,
+    },
+    "deepseek_v4": {
+        "model_type": "deepseek_v4", "vocab_size": 96, "hidden_size": 48, "moe_intermediate_size": 20,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "q_lora_rank": 12,
+        "num_experts_per_tok": 2, "n_routed_experts": 6, "n_shared_experts": 1, "compress_ratios": [0, 4, 128, 4],
+        "num_hash_layers": 1, "sliding_window": 8, "o_groups": 2, "o_lora_rank": 10, "index_n_heads": 2,
+        "index_head_dim": 8, "index_topk": 3, "qk_rope_head_dim": 8, "max_position_embeddings": 256,
+    },
+    "jetmoe": DECODER | {
+        "model_type": "jetmoe", "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 12,
+        "num_key_value_heads": 2,
+    },
+    "aria_text": DECODER | {
+        "model_type": "aria_text", "moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 2, "head_dim": 16,
+    },
+    "dbrx": {
+        "model_type": "dbrx", "d_model": 48, "n_heads": 4, "n_layers": 2, "vocab_size": 96, "max_seq_len": 256,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 500000},
+        "ffn_config": {"ffn_hidden_size": 40, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 48},
+    },
 }  # fmt: skip
+
+
+UNREAD = {
+    "architectures",
+    "use_cache",
+    "max_position_embeddings",
+    "pretraining_tp",
+    "ep_size",
+    "return_dict",
+    "rope_theta",
+}
 
 
 @cache
@@ -72,3 +197,21 @@ def published() -> dict[str, dict[str, Any]]:
     """Published configs by file name; empty where the shared data is not at hand."""
     files = sorted((SHARED / "data" / "model_configs").glob("*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def distinct_published() -> dict[str, dict[str, Any]]:
+    """Published configs whose language models differ, whatever they are quantised to."""
+    first: dict[str, str] = {}
+    for name, config in published().items():
+        text = config.get("text_config") or config
+        sizes = {key: value for key, value in text.items() if isinstance(value, int | list) and "token_id" not in key}
+        sizes = {key: value for key, value in sizes.items() if not (value is False or key in UNREAD)}
+        first.setdefault(config["model_type"] + json.dumps(sizes, sort_keys=True), name)
+    return {name: published()[name] for name in first.values()}
+
+
+def as_transformers_reads(config: dict[str, Any]) -> dict[str, Any]:
+    """Step-3.7's published config is flat, and transformers looks for its keys in `text_config`."""
+    if config["model_type"] == "step3p7" and "text_config" not in config:
+        return {"model_type": "step3p7", "text_config": config}
+    return config

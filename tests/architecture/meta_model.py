@@ -19,13 +19,14 @@ RULES = (
     (r"(^|\.)embed_tokens\.|\.embeddings\.|\bwte\.", "embedding"),
     (r"^lm_head", "lm_head"),
     (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.", "shared_experts"),
-    (r"\.(self_attn|attention|attn|linear_attn|mamba|conv)\.", "attention"),
-    (r"norm[\w]*\.(weight|bias)$", "norm"),
-    (r"\.experts\.", "experts"),
+    (r"\.(self_attn|self_attention|attention|attn|linear_attn|mamba|conv)\.", "attention"),
+    (r"\.mixer\.(\w_proj|in_proj|out_proj|conv1d|A_log|D|dt_bias|norm)\b", "attention"),
+    (r"norm\w*(\.\d)?\.(weight|bias)$", "norm"),
+    (r"\.experts\.|\.(mlp|block_sparse_moe)\.(input|output)_linear\.", "experts"),
     (r"\.(gate|router)\.|\.expert_bias$", "router"),
-    (r"\.(mlp|feed_forward)\.", "dense_ffn"),
+    (r"\.(mlps?|feed_forward|mixer)\.", "dense_ffn"),
 )
-LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 
 
 def build(config: dict[str, Any]) -> torch.nn.Module:

@@ -121,6 +121,10 @@ class Config:
         """Whether the key holds a list (some keys hold a number or a list of them)."""
         return isinstance(self._find(keys)[1], list | tuple)
 
+    def is_text(self, *keys: str) -> bool:
+        """Whether the key holds a string (some keys hold a number or "auto")."""
+        return isinstance(self._find(keys)[1], str)
+
     def section(self, *keys: str) -> Config:
         """A nested object."""
         key, value = self._find(keys)

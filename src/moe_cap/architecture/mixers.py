@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moe_cap.architecture.reach import Full, Reach
+from moe_cap.architecture.reach import Full, Reach, Strided, Window
 from moe_cap.architecture.weights import Weight
 
 
@@ -51,6 +51,23 @@ class Mixer:
 
 
 @dataclass(frozen=True, slots=True)
+class Indexer:
+    """The small attention that picks the positions of a sparse one (DeepSeek-V3.2's lightning indexer).
+
+    Attributes:
+        num_heads: query heads.
+        head_dim: width of the one key that it caches per position.
+    """
+
+    num_heads: int
+    head_dim: int
+
+    def score_flops(self, context: int, new: int) -> int:
+        """2 for QK^T over every earlier key."""
+        return 2 * self.num_heads * self.head_dim * Full().attended(context, new)
+
+
+@dataclass(frozen=True, slots=True)
 class Attention(Mixer):
     """Softmax attention with keys and values per KV head: MHA, GQA, MQA; full, sliding, chunked; sinks or not.
 
@@ -60,6 +77,7 @@ class Attention(Mixer):
         v_head_dim: width of a value.
         reach: how far back it looks.
         shares_cache: True for a layer that reads the cache of an earlier one and writes none (cross-layer sharing).
+        indexer: picks the positions of a sparse layer, and caches a key per token for that.
     """
 
     num_heads: int
@@ -68,15 +86,20 @@ class Attention(Mixer):
     v_head_dim: int
     reach: Reach = field(default_factory=Full)
     shares_cache: bool = False
+    indexer: Indexer | None = None
 
     @property
     def _elements(self) -> int:
         return self.num_kv_heads * (self.qk_head_dim + self.v_head_dim)
 
     @property
+    def _index_elements(self) -> int:
+        return self.indexer.head_dim if self.indexer else 0
+
+    @property
     def kv_elements_per_token(self) -> int:
         """A key and a value per KV head."""
-        return 0 if self.shares_cache else self._elements
+        return 0 if self.shares_cache else self._elements + self._index_elements
 
     @property
     def tp_ways(self) -> int | None:
@@ -85,34 +108,17 @@ class Attention(Mixer):
 
     def kv_cached(self, context: int) -> int:
         """Within reach only."""
-        return self.kv_elements_per_token * self.reach.cached(context)
+        own = 0 if self.shares_cache else self._elements * self.reach.cached(context)
+        return own + self._index_elements * context
 
     def kv_read(self, context: int, new: int) -> int:
         """Also where the cache is another layer's: it is read again."""
-        return self._elements * self.reach.read(context, new)
+        return self._elements * self.reach.read(context, new) + self._index_elements * Full().read(context, new)
 
     def score_flops(self, context: int, new: int) -> int:
-        """2 for QK^T and 2 for AV."""
-        return 2 * self.num_heads * (self.qk_head_dim + self.v_head_dim) * self.reach.attended(context, new)
-
-
-@dataclass(frozen=True, slots=True)
-class Indexer:
-    """The small attention that picks the positions of a sparse one (DeepSeek-V3.2's lightning indexer).
-
-    Attributes:
-        num_heads: query heads.
-        head_dim: width of the one key per position.
-        stride: positions that share an index key (1: each has its own).
-    """
-
-    num_heads: int
-    head_dim: int
-    stride: int = 1
-
-    def score_flops(self, context: int, new: int) -> int:
-        """2 for QK^T over every earlier key."""
-        return 2 * self.num_heads * self.head_dim * (Full().attended(context, new) // self.stride)
+        """2 for QK^T and 2 for AV, and what the indexer scores."""
+        index = self.indexer.score_flops(context, new) if self.indexer else 0
+        return 2 * self.num_heads * (self.qk_head_dim + self.v_head_dim) * self.reach.attended(context, new) + index
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +161,56 @@ class LatentAttention(Mixer):
         width = self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim
         index = self.indexer.score_flops(context, new) if self.indexer else 0
         return 2 * self.num_heads * width * self.reach.attended(context, new) + index
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedAttention(Mixer):
+    """DeepSeek-V4's attention: a short window of single vectors that are key and value at once, and compressed entries.
+
+    Attributes:
+        head_dim: width of an entry, and of a query.
+        window: reach of the uncompressed part.
+        compressed: the entries that stand for many positions each; None in a layer that only slides.
+        index_heads: query heads of the indexer that picks among them; 0 where all are attended to.
+        index_dim: width of an index key, one per compressed entry.
+    """
+
+    num_heads: int
+    head_dim: int
+    window: Window
+    compressed: Strided | None = None
+    index_heads: int = 0
+    index_dim: int = 0
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """An entry in the window, and the token's share of a compressed entry and of its index key."""
+        share = (self.head_dim + self.index_dim) // self.compressed.stride if self.compressed else 0
+        return self.head_dim + share
+
+    @property
+    def tp_ways(self) -> int | None:
+        """One entry serves all heads, so every tensor-parallel rank keeps a copy."""
+        return 1
+
+    def kv_cached(self, context: int) -> int:
+        """The window, every compressed entry, every index key."""
+        entries = self.compressed.cached(context) if self.compressed else 0
+        return self.head_dim * self.window.cached(context) + (self.head_dim + self.index_dim) * entries
+
+    def kv_read(self, context: int, new: int) -> int:
+        """The window, the entries that are attended to, every index key."""
+        local = self.head_dim * self.window.read(context, new)
+        if self.compressed is None or not new:
+            return local
+        index = self.index_dim * self.compressed.cached(context)
+        return local + self.head_dim * self.compressed.read(context, new) + index
+
+    def score_flops(self, context: int, new: int) -> int:
+        """2 for QK^T and 2 for AV over both, and 2 for the indexer's QK^T."""
+        pairs = self.window.attended(context, new)
+        if self.compressed is None:
+            return 4 * self.num_heads * self.head_dim * pairs
+        pairs += self.compressed.attended(context, new)
+        index = 2 * self.index_heads * self.index_dim * Strided(self.compressed.stride).attended(context, new)
+        return 4 * self.num_heads * self.head_dim * pairs + index

@@ -153,8 +153,7 @@ class Architecture:
 
     def _outside_layers(self) -> Iterator[tuple[Part, tuple[Weight, ...]]]:
         yield Part.EMBEDDING, self.embedding
-        if not self.tied:
-            yield Part.LM_HEAD, self.lm_head
+        yield Part.LM_HEAD, tuple(weight for weight in self.lm_head if not (self.tied and weight.is_matrix))
         yield Part.NORM, self.norms
         yield Part.OTHER, self.other
 

@@ -90,6 +90,33 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Strided:
+    """One compressed entry for every `stride` positions, of which at most `limit` are attended to (DeepSeek-V4)."""
+
+    stride: int
+    limit: int | None = None
+
+    def cached(self, context: int) -> int:
+        """Whole strides only."""
+        return context // self.stride
+
+    def read(self, context: int, new: int) -> int:
+        """All entries, or what the new tokens can pick at most."""
+        entries = context // self.stride
+        return entries if self.limit is None else min(entries, self.limit * new)
+
+    def attended(self, context: int, new: int) -> int:
+        """Entries that exist when each new token is computed."""
+        return self._pairs_until(context) - self._pairs_until(context - new)
+
+    def _pairs_until(self, position: int) -> int:
+        full = position if self.limit is None else min(position, self.limit * self.stride)
+        whole, rest = divmod(full, self.stride)
+        growing = self.stride * whole * (whole - 1) // 2 + whole * (rest + 1)
+        return growing + (position - full) * (self.limit or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Selected:
     """At most `size` positions that an indexer picks among all earlier ones (DeepSeek sparse attention)."""
 

@@ -32,6 +32,7 @@ class Weight:
         tp_ways: slices that tensor parallelism can cut it into at most (1: every rank keeps a copy; None: any number).
         is_buffer: stored and read, but not a parameter (the correction bias of DeepSeek-V3's router).
         dtype: the format that the checkpoint keeps it in whatever the model's is ("fp32"), None for the model's.
+        elementwise: a table that is added or scaled by, not multiplied with: no FLOPs, never quantised.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Weight:
     tp_ways: int | None = None
     is_buffer: bool = False
     dtype: str | None = None
+    elementwise: bool = False
 
     @property
     def numel(self) -> int:
@@ -53,12 +55,12 @@ class Weight:
     @property
     def is_matrix(self) -> bool:
         """A Linear layer's weight: what quantisation applies to."""
-        return len(self.shape) == 2
+        return len(self.shape) == 2 and not self.elementwise
 
     @property
     def flops_per_token(self) -> int:
         """Multiply-adds of one token, times two. Vectors (norms, biases) count nothing, as in torch's counter."""
-        return 2 * self.numel if len(self.shape) >= 2 else 0
+        return 2 * self.numel if len(self.shape) >= 2 and not self.elementwise else 0
 
     @property
     def module(self) -> str:

@@ -99,7 +99,7 @@ def nvfp4(constants: int = 1) -> WeightFormat:
 PLAIN = {
     "fp32": FP32, "float32": FP32, "float": FP32, "fp16": FP16, "float16": FP16, "half": FP16,
     "bf16": BF16, "bfloat16": BF16, "fp8": FP8_PLAIN, "fp8_e4m3": FP8_PLAIN, "fp8_e5m2": FP8_PLAIN,
-    "float8_e4m3fn": FP8_PLAIN, "int8": INT8_PLAIN,
+    "float8_e4m3fn": FP8_PLAIN, "int8": INT8_PLAIN, "int64": WeightFormat("int64", 64),
 }  # fmt: skip
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from moe_cap.architecture.config import Config
+from moe_cap.architecture.weights import Part
 from moe_cap.errors import ConfigError, UnknownPrecisionError
-from moe_cap.precision.dialects import awq, bitsandbytes, compressed_tensors, fp8, gptq, modelopt, mxfp4
+from moe_cap.precision.dialects import awq, bitsandbytes, compressed_tensors, fp8, gptq, modelopt
+from moe_cap.precision.dialects import mxfp4 as mxfp4_dialect
 from moe_cap.precision.dialects.section import Section
-from moe_cap.precision.formats import BF16, WeightFormat, plain_format
-from moe_cap.precision.plan import StoragePlan
+from moe_cap.precision.formats import BF16, WeightFormat, mxfp4, plain_format
+from moe_cap.precision.plan import StoragePlan, StorageRule
 
 DIALECTS: dict[str, Callable[[Section], StoragePlan]] = {
     "auto-round": gptq.parse_auto_round,
@@ -23,7 +26,7 @@ DIALECTS: dict[str, Callable[[Section], StoragePlan]] = {
     "modelopt": modelopt.parse,
     "modelopt_fp4": modelopt.parse,
     "modelopt_mixed": modelopt.parse,
-    "mxfp4": mxfp4.parse,
+    "mxfp4": mxfp4_dialect.parse,
 }
 _TEXT_SECTIONS = ("text_config", "language_config", "llm_config")
 
@@ -53,6 +56,13 @@ def _quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def _with_fp4_experts(plan: StoragePlan) -> StoragePlan:
+    """DeepSeek-V4 keeps its routed experts in mxfp4 beside fp8, and says so outside the `quantization_config`."""
+    if any(rule.parts is not None and Part.EXPERTS in rule.parts and rule.modules is not None for rule in plan.rules):
+        return plan
+    return replace(plan, name="mxfp4", rules=(StorageRule(mxfp4(), frozenset({Part.EXPERTS})), *plan.rules))
+
+
 def parse_quantization(config: Mapping[str, Any]) -> StoragePlan:
     """How a config.json says that its checkpoint is stored.
 
@@ -72,7 +82,8 @@ def parse_quantization(config: Mapping[str, Any]) -> StoragePlan:
     if method not in DIALECTS:
         known = ", ".join(DIALECTS)
         raise UnknownPrecisionError(f"quantization_config.quant_method is {method!r}: expected one of {known}")
-    return DIALECTS[method](section)
+    plan = DIALECTS[method](section)
+    return _with_fp4_experts(plan) if Config(config).word("expert_dtype", default="") == "fp4" else plan
 
 
 def parse_hf_quant_config(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> StoragePlan:
