@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import FrameType
 
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -13,6 +16,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from backend.worker import Worker
 
+LOG = logging.getLogger(__name__)
 WATCH_S = 0.5
 LATE_IS_FINE = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
 """A job that waits behind a slow one (a Hub that does not answer) runs once, late, instead of being dropped."""
@@ -105,3 +109,16 @@ def run_until(stop: threading.Event, jobs: Sequence[Job]) -> None:
     scheduler.shutdown(wait=True)
     if raised:
         raise raised[0]
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """The first signal asks for a clean end; the second one ends the process, and the guards clear up behind it."""
+
+    def leave(signum: int, _frame: FrameType | None) -> None:
+        LOG.info("%s: giving back what is in hand", signal.Signals(signum).name)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)

@@ -15,8 +15,8 @@ FLOORS = {
     "moe_cap.store": 2, "moe_cap.queue": 2, "moe_cap.results": 2, "moe_cap.board": 2, "moe_cap.settings": 2, "moe_cap.reported": 2,
     "moe_cap.preflight": 2,
     "moe_cap.measure": 3,
-    "moe_cap.web": 4, "backend.worker": 4, "backend.executors": 4, "backend.schedule": 4,
-    "moe_cap.cli": 5, "backend.service": 5, "backend.embedded": 5, "backend.__main__": 5, "app": 5,
+    "moe_cap.web": 4, "backend": 4,
+    "moe_cap.cli": 5, "backend.__main__": 5, "app": 5,
 }  # fmt: skip
 FORBIDDEN = [("moe_cap.web", "moe_cap.measure"), ("backend", "moe_cap.web"), ("moe_cap.metrics", "torch")]
 HEAVY = {"torch", "transformers", "lm_eval", "gradio", "plotly", "datasets", "zeus", "torchao", "accelerate"}

@@ -28,6 +28,7 @@ class Settings:
         poll_s: pause between two looks at the queue, seconds.
         run_limit_s: wall time after which one evaluation is stopped, seconds.
         worker_name: how this worker signs its leases.
+        model_token: read-only token for gated models, the only secret that an evaluation is given.
     """
 
     queue: str
@@ -43,6 +44,7 @@ class Settings:
     poll_s: float
     run_limit_s: float
     worker_name: str
+    model_token: str | None = None
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -93,4 +95,5 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         poll_s=_number(environ, "MOE_CAP_POLL_S", 60 if on_hub else 2),
         run_limit_s=_number(environ, "MOE_CAP_RUN_LIMIT_S", 6 * 3600),
         worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or "worker",
+        model_token=environ.get("MOE_CAP_MODEL_TOKEN") or None,
     )

@@ -73,6 +73,10 @@ def start_engine_server(output: Path) -> None:
         time.sleep(0.01)
 
 
+def is_first(output: Path, run_uuid: str) -> bool:
+    return (output.parent / "STARTS").read_text().splitlines()[0] == run_uuid
+
+
 def behave(kind: str, output: Path, asked: dict[str, object], run_uuid: str) -> int:
     match kind:
         case "ok":
@@ -104,8 +108,13 @@ def behave(kind: str, output: Path, asked: dict[str, object], run_uuid: str) -> 
                 write(output / "failure.json", {"error": "OutOfMemoryError", "message": "1.0 GiB are not enough"})
                 return 1
         case "flaky":
-            if run_uuid in (output.parent / "STARTS").read_text().splitlines()[0]:
+            if is_first(output, run_uuid):
                 return 1
+            write(output / "result.json", publishable(asked, run_uuid))
+        case "hangs-once":
+            if is_first(output, run_uuid):
+                start_engine_server(output)
+                time.sleep(LINGER_S)
             write(output / "result.json", publishable(asked, run_uuid))
         case "hang":
             start_engine_server(output)

@@ -1,0 +1,69 @@
+"""`moe-cap describe`: a model's exact structure from its config.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from moe_cap.architecture import Architecture
+from moe_cap.cli.model import ConfigPath, KvDtype, PrecisionName, read_model
+from moe_cap.cli.output import AsJson, print_facts, print_json, print_table
+from moe_cap.precision import StoragePlan, stored_bytes
+
+ByLayer = Annotated[bool, typer.Option("--by-layer", help="Add the parts of every decoder layer.")]
+Introspect = Annotated[
+    bool, typer.Option("--introspect", help="Count the model as transformers builds it (needs torch).")
+]
+
+
+def run(
+    config: ConfigPath,
+    precision: PrecisionName = None,
+    kv_dtype: KvDtype = None,
+    by_layer: ByLayer = False,
+    introspect: Introspect = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count a model: parameters by part, bytes of the weights, bytes of KV cache per token."""
+    if introspect:
+        from moe_cap.measure.introspect import introspect as count  # noqa: PLC0415 the one option that needs torch
+
+        document = count(config)
+    else:
+        arch, storage = read_model(config, precision, kv_dtype)
+        document = describe(arch, storage)
+        if by_layer:
+            document["layers"] = [parts.as_dict() for parts in arch.parameters_by_layer()]
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
+    """Everything that follows from the config alone; sizes in bytes, counts as integers."""
+    return {
+        "model_type": arch.model_type,
+        "parameters": arch.parameters().as_dict(),
+        "mtp_parameters": arch.mtp_parameters().total,
+        "num_layers": arch.num_layers,
+        "num_moe_layers": len(arch.moe_layers),
+        "num_experts": arch.num_experts,
+        "top_k": arch.top_k,
+        "precision": storage.name,
+        "weights_bytes": stored_bytes(arch, storage),
+        "kv_dtype": storage.kv.name,
+        "kv_bytes_per_token": arch.kv_bytes_per_token(storage.kv),
+        "state_bytes_per_sequence": arch.state_bytes(storage.state, storage.plain),
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    shown_below = {"model_type", "parameters", "layers"}
+    parameters = document["parameters"]
+    total = parameters["total"] or 1
+    print_facts(document["model_type"], {name: fact for name, fact in document.items() if name not in shown_below})
+    print_table("", ("part", "parameters", "share"), [(n, v, f"{v / total:.2%}") for n, v in parameters.items()])
+    if layers := document.get("layers"):
+        print_table("", ("layer", *layers[0]), [(i, *parts.values()) for i, parts in enumerate(layers)])

@@ -1,0 +1,68 @@
+"""Which engines can be asked for: what the form, the pre-flight and the registry of `moe_cap.measure` read alike.
+
+One line per engine. Nothing here imports an engine; `module` is a path that the measuring floor loads when it is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOffer:
+    """One engine, as far as it can be described without importing it.
+
+    Attributes:
+        name: what a submission says.
+        title: for people.
+        module: Python path of the module whose `ENGINE` implements `moe_cap.measure.engines.base.Engine`.
+        precisions: weight formats that it can be asked for.
+        routing: how the routing of its results is obtained, one sentence.
+        load: how requests reach it, one sentence.
+        listed: whether a form offers it; the fake engine of the tests is not.
+        libraries: packages that a worker must have installed to run it.
+    """
+
+    name: str
+    title: str
+    module: str
+    precisions: tuple[str, ...]
+    routing: str
+    load: str
+    listed: bool = True
+    libraries: tuple[str, ...] = ()
+
+
+ENGINES: dict[str, EngineOffer] = {
+    offer.name: offer
+    for offer in (
+        EngineOffer(
+            "transformers", "Transformers", "moe_cap.measure.engines.transformers",
+            ("fp32", "bf16", "int8", "int4"),
+            "Exact top-k indices of every layer, recorded in a second pass over the same tokens.",
+            "Fixed batches that start together (lock step), in process.",
+            libraries=("torch", "transformers"),
+        ),
+        EngineOffer(
+            "fake", "Fake (tests)", "moe_cap.measure.engines.fake",
+            ("fp32", "bf16", "int8", "int4"),
+            "A fixed rule of token and layer.",
+            "Fixed batches on a clock that only the fake moves.",
+            listed=False,
+        ),
+    )
+}  # fmt: skip
+
+
+def listed_engines() -> tuple[EngineOffer, ...]:
+    """The engines that a form offers, in order."""
+    return tuple(offer for offer in ENGINES.values() if offer.listed)
+
+
+TASKS: dict[str, str] = {
+    "cap_arithmetic": "Two-digit arithmetic",
+    "cap_copy": "Copying and reversing words",
+    "cap_choice": "Largest or smallest of four",
+    "gsm8k": "GSM8K",
+}
+"""Accuracy tasks that can be asked for, with their titles; `moe_cap.measure.tasks` says how each is scored."""
