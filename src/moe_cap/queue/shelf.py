@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_cap.errors import BusyError, ConflictError, RecordError, StoreError
+from moe_cap.errors import RecordError, StoreError
 from moe_cap.queue.record import Request, State, parse_path, parse_request
 from moe_cap.store.base import Store, read_many
 
@@ -78,27 +78,15 @@ class Shelf:
         live = set(index.entries.values())
         parsed = {entry: found for entry, found in self._parsed.copy().items() if entry in live}
         new = [entry for entry in wanted if entry not in parsed]
-        try:
-            contents = list(read_many(self._store, [entry.path for entry in new], index.rev))
-            parsed |= {entry: _parse(data, entry) for entry, (_, data) in zip(new, contents, strict=True)}
-        except (BusyError, ConflictError):
-            raise
-        except StoreError:
-            parsed |= {entry: self._read_alone(entry, index.rev) for entry in new}
+        contents = read_many(self._store, [entry.path for entry in new], index.rev)
+        parsed |= {entry: _parse(data, entry) for entry, (_, data) in zip(new, contents, strict=True)}
         self._parsed = parsed
         return parsed
 
-    def _read_alone(self, entry: Entry, rev: str) -> Request | RecordError:
-        """Read one of several files of which some may not be read at all."""
-        try:
-            return _parse(self._store.read(entry.path, rev), entry)
-        except (BusyError, ConflictError):
-            raise
-        except StoreError as error:
-            return RecordError(f"{entry.path}: {error}", path=entry.path)
 
-
-def _parse(data: bytes, entry: Entry) -> Request | RecordError:
+def _parse(data: bytes | StoreError, entry: Entry) -> Request | RecordError:
+    if isinstance(data, StoreError):
+        return RecordError(f"{entry.path}: {data}", path=entry.path)
     try:
         return parse_request(data, entry.path)
     except RecordError as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from moe_cap.errors import InvalidInputError
+from moe_cap.errors import BusyError, ConflictError, InvalidInputError, StoreError
 
 _COMPONENT = re.compile(r"(?!\.)[^/\\\0]{1,200}")
 
@@ -103,10 +103,25 @@ def check_change(puts: Mapping[str, bytes], deletes: Sequence[str]) -> None:
         raise InvalidInputError(f"both a file and a folder: {', '.join(sorted(both))}")
 
 
-def read_many(store: Store, paths: Sequence[str], rev: str) -> Iterator[tuple[str, bytes]]:
-    """Read `paths` at `rev` in order, as many at once as the store likes; raises what `Store.read` raises."""
+def read_many(store: Store, paths: Sequence[str], rev: str) -> Iterator[tuple[str, bytes | StoreError]]:
+    """Read `paths` at `rev` in order, as many at once as the store likes.
+
+    A file that cannot be read gives its error in its place, so that one does not hide the others.
+
+    Raises:
+        ConflictError, BusyError: as `Store.read`; these concern all.
+    """
+
+    def read(path: str) -> bytes | StoreError:
+        try:
+            return store.read(path, rev)
+        except (ConflictError, BusyError):
+            raise
+        except StoreError as error:
+            return error
+
     if store.parallel_reads == 1:
-        yield from ((path, store.read(path, rev)) for path in paths)
+        yield from ((path, read(path)) for path in paths)
         return
     with ThreadPoolExecutor(store.parallel_reads, thread_name_prefix="store-read") as pool:
-        yield from zip(paths, pool.map(lambda path: store.read(path, rev), paths), strict=True)
+        yield from zip(paths, pool.map(read, paths), strict=True)
