@@ -40,7 +40,7 @@ class Footprint:
 
     always: dict[Part, float]
     lm_head: float
-    embedding_row: int
+    token_rows: int
     experts: tuple[ExpertGroup, ...]
     mixers: tuple[tuple[Mixer, int], ...]
 
@@ -59,23 +59,48 @@ def expert_bytes(layer: Layer, storage: StoragePlan) -> int:
 
 
 @lru_cache(maxsize=64)
-def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = SINGLE_DEVICE) -> Footprint:
-    """The footprint of a model's decoder; remembered for the last few (architecture, storage, layout)."""
-    always = dict.fromkeys(Part, 0.0)
-    groups: dict[tuple[int, int], list[int]] = {}
-    blocks: dict[int, MoeFfn] = {}
-    row = 0
+def _widths(arch: Architecture, storage: StoragePlan) -> dict[tuple[Part, int | None], int]:
+    """Bytes that every step reads, by part and by the slices that tensor parallelism can cut the tensor into."""
+    sizes: Counter[tuple[Part, int | None]] = Counter()
     for layer in arch.layers:
         for part, weight, _ in layer.weights():
             if part is not Part.EXPERTS:
-                size = _bytes(storage, part, f"{layer.path}.{weight.name}", weight)
-                always[part] += size * parallel.copies(weight.tp_ways)
-        if isinstance(layer.feed_forward, MoeFfn):
-            blocks[id(layer.feed_forward)] = layer.feed_forward
-            groups.setdefault((id(layer.feed_forward), expert_bytes(layer, storage)), []).append(row)
-            row += 1
+                sizes[part, weight.tp_ways] += _bytes(storage, part, f"{layer.path}.{weight.name}", weight)
     for weight in arch.norms:
-        always[Part.NORM] += _bytes(storage, Part.NORM, weight.name, weight) * parallel.copies(weight.tp_ways)
+        sizes[Part.NORM, weight.tp_ways] += _bytes(storage, Part.NORM, weight.name, weight)
+    return dict(sizes)
+
+
+@lru_cache(maxsize=64)
+def _experts(arch: Architecture, storage: StoragePlan) -> tuple[ExpertGroup, ...]:
+    groups: dict[tuple[int, int], list[int]] = {}
+    blocks = {id(moe): moe for moe in arch.moe_blocks}
+    mixtures = (layer for layer in arch.layers if isinstance(layer.feed_forward, MoeFfn))
+    for row, layer in enumerate(mixtures):
+        groups.setdefault((id(layer.feed_forward), expert_bytes(layer, storage)), []).append(row)
+    return tuple(ExpertGroup(tuple(rows), blocks[block], size) for (block, size), rows in groups.items())
+
+
+@lru_cache(maxsize=256)
+def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = SINGLE_DEVICE) -> Footprint:
+    """The footprint of a model's decoder; remembered for the last few (architecture, storage, layout).
+
+    Tensors are walked once per architecture and storage; further layouts only multiply, so a planner can try many.
+    """
+    always = dict.fromkeys(Part, 0.0)
+    token_rows = 0
+    groups: dict[tuple[int, int], list[int]] = {}
+    blocks: dict[int, MoeFfn] = {}
+    for part, path, weight in _outside_experts(arch):
+        size = _bytes(storage, part, path, weight)
+        if weight.lookup:
+            token_rows += -(-size // weight.shape[0])
+        else:
+            always[part] += size * parallel.copies(weight.tp_ways)
+    moe_layers = [layer for layer in arch.layers if isinstance(layer.feed_forward, MoeFfn)]
+    for row, (layer, moe) in enumerate(zip(moe_layers, arch.moe_blocks, strict=True)):
+        blocks[id(moe)] = moe
+        groups.setdefault((id(moe), expert_bytes(layer, storage)), []).append(row)
     kinds = Counter(id(layer.mixer) for layer in arch.layers)
     mixers = {id(layer.mixer): layer.mixer for layer in arch.layers}
     head = sum(_bytes(storage, Part.LM_HEAD, weight.name, weight) for weight in arch.lm_head)
@@ -84,6 +109,6 @@ def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = 
         always=always,
         lm_head=head * parallel.replicas,
         embedding_row=-(-_bytes(storage, Part.EMBEDDING, table.name, table) // arch.vocab_size),
-        experts=tuple(ExpertGroup(tuple(rows), blocks[block], size) for (block, size), rows in groups.items()),
+        experts=_experts(arch, storage),
         mixers=tuple((mixers[kind], number) for kind, number in kinds.items()),
     )
