@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +39,8 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title with its unit."""
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+        """Title with its unit, unless the title says it."""
+        return f"{self.title} ({self.unit})" if self.unit and self.unit not in self.title else self.title
 
     def show(self, value: float) -> str:
         """Write a canonical value in this column's unit; the grid's script follows the same rule."""
@@ -77,26 +76,29 @@ def _display_unit(spec: QuantitySpec) -> tuple[str, float, int]:
     return _UNITS.get(spec.unit, (spec.unit, 1.0, 2))
 
 
-def _quantities() -> Iterator[Column]:
-    for spec in QUANTITIES.values():
-        unit, scale, decimals = _display_unit(spec)
-        yield Column(
-            spec.name, spec.title, spec.meaning, spec.group.capitalize(), "number", unit, scale, decimals,
-            spec.better, spec.name in VISIBLE_QUANTITIES, width=124,
-        )  # fmt: skip
+def _quantity(name: str, width: int = 116) -> Column:
+    spec = QUANTITIES[name]
+    unit, scale, decimals = _display_unit(spec)
+    return Column(
+        name, spec.title.removesuffix(f" {unit}"), spec.meaning, spec.group.capitalize(), "number", unit, scale, decimals,
+        spec.better, name in VISIBLE_QUANTITIES, width,
+    )  # fmt: skip
 
 
 _SYSTEM = (
-    Column("model", "Model", "Weights that were measured.", "System", visible=True, width=190),
-    Column("cap_class", "Class", "Which two of cost, accuracy and performance the system is good at.", "System", visible=True, width=84),
-    Column("engine", "Engine", "Serving engine.", "System", visible=True, width=128),
-    Column("precision", "Precision", "Number format of the weights.", "System", visible=True, width=96),
-    Column("hardware", "Hardware", "Number and name of the devices.", "System", visible=True, width=178),
-    Column("load", "Load", "What the engine was asked to carry.", "System", visible=True, width=150),
-    Column("kind", "Source", "Measured by this code, or reported by the cited source.", "System", visible=True, width=106),
-    Column("task", "Task", "Accuracy task.", "Accuracy", visible=True, width=108),
-    Column("accuracy", "Accuracy", "Score of the task through this very engine and precision.", "Accuracy", "number", "%", 100, 2, "higher",
-           visible=True, width=116),
+    Column("model", "Model", "Weights that were measured.", "System", visible=True, width=186),
+    Column("cap_class", "Class", "The two of cost, accuracy and performance that the system is good at, by its price and against a fixed reference.", "System", visible=True, width=78),
+    Column("engine", "Engine", "Serving engine.", "System", visible=True, width=122),
+    Column("precision", "Precision", "Number format of the weights.", "System", visible=True, width=102),
+    Column("accuracy", "Accuracy", "Score of the task through this very engine and precision.", "Accuracy", "number", "%", 100, 2, "higher", visible=True, width=104),
+    Column("task", "Task", "Accuracy task.", "Accuracy", visible=True, width=106),
+    _quantity("output_tokens_per_s", width=106),
+    _quantity("purchase_usd", width=104),
+    Column("hardware", "Hardware", "Number and name of the devices.", "System", visible=True, width=186),
+    Column("load", "Load", "What the engine was asked to carry.", "Load", visible=True, width=150),
+    Column("kind", "Source", "Measured by this code, or reported by the cited source.", "System", visible=True, width=112),
+)  # fmt: skip
+_MORE = (
     Column("accuracy_stderr", "Accuracy ±", "Standard error of the score.", "Accuracy", "number", "%", 100, 2, "lower", width=116),
     Column("no_answer_rate", "No answer", "Answers from which nothing could be extracted.", "Accuracy", "number", "%", 100, 2, "lower"),
     Column("num_samples", "Problems", "Problems that were scored.", "Accuracy", "number"),
@@ -117,6 +119,13 @@ _SYSTEM = (
     Column("routing_source", "Routing", "How the routing was obtained.", "Routing"),
     Column("created_at", "Date", "When the record was made.", "System", width=110),
 )  # fmt: skip
+_FIRST = {column.field for column in _SYSTEM}
+_OTHERS = tuple(_quantity(name) for name in QUANTITIES if name not in _FIRST)
 
-COLUMNS: tuple[Column, ...] = (*_SYSTEM, *_quantities())
+COLUMNS: tuple[Column, ...] = (
+    *_SYSTEM,
+    *(c for c in _OTHERS if c.visible),
+    *_MORE,
+    *(c for c in _OTHERS if not c.visible),
+)
 BY_FIELD: dict[str, Column] = {column.field: column for column in COLUMNS}

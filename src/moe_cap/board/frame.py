@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from moe_cap.errors import InvalidInputError
+from moe_cap.metrics.cap import Classification, classify
 from moe_cap.quantity import QUANTITIES
 from moe_cap.result import AccuracyRecord, Point, Result
 
@@ -63,11 +65,30 @@ def missing_reasons(result: Result, point: Point) -> dict[str, str]:
         reasons["accuracy"] = "random weights: the model knows nothing, only its speed was measured"
     elif accuracy_of(result, point) is None:
         reasons["accuracy"] = "no accuracy task was asked for"
+    standing = classification(result, point)
+    if standing.cap_class is None:
+        reasons["cap_class"] = standing.reason
     return reasons
+
+
+def classification(result: Result, point: Point) -> Classification:
+    """PA, PC or CA on the paper's basis of cost; a row without a class says why."""
+    score = accuracy_of(result, point)
+    values = {name: quantity.value for name, quantity in point.quantities.items()}
+    try:
+        return classify(
+            cost=values.get("purchase_usd"),
+            accuracy=score.value if score else None,
+            output_tokens_per_s=values.get("output_tokens_per_s"),
+            task=score.task if score else None,
+        )
+    except InvalidInputError as error:
+        return Classification(None, f"no class: {error}")
 
 
 def _row(result: Result, index: int) -> dict[str, Any]:
     point = result.points[index]
+    standing = classification(result, point)
     return {
         "row": row_id(result.id, index),
         "result": result.id,
@@ -76,6 +97,8 @@ def _row(result: Result, index: int) -> dict[str, Any]:
         "valid": not point.invalid,
         "invalid": "; ".join(point.invalid) or None,
         "created_at": result.created_at.isoformat(),
+        "cap_class": standing.cap_class and standing.cap_class.value,
+        "cap_class_reason": standing.reason,
         "missing": missing_reasons(result, point),
         "sources": {name: quantity.source for name, quantity in point.quantities.items() if quantity.value is not None},
         **_system(result),

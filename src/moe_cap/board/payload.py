@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -41,7 +42,7 @@ def payload(table: pd.DataFrame) -> dict[str, Any]:
     values = {column.field: _display(shown[column.field], column) for column in columns}
     values |= {name: _plain(shown[name]) for name in (*EXTRA, *FACETS) if name not in values}
     return {
-        "columns": [asdict(column) for column in columns],
+        "columns": [asdict(column) | {"heading": column.heading} for column in columns],
         "facets": FACETS,
         "values": values,
         "missing": _missing(table, [column.field for column in columns]),
@@ -54,7 +55,7 @@ def _composed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(hardware=hardware, load=[show_load(row) for row in table.to_dict("records")])
 
 
-def show_load(row: dict[Any, Any]) -> str:
+def show_load(row: Mapping[Hashable, Any]) -> str:
     """One row's load in a few words: `4 in flight · 128→64`, `gsm8k · batch 32`."""
     parts: list[str] = []
     if pd.notna(row["dataset"]):

@@ -1,0 +1,129 @@
+"""The Queue tab: what runs, what waits, what ended, live."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import gradio as gr
+
+from moe_cap.errors import MoECapError, SubmissionError
+from moe_cap.queue import Progress, Request, State
+from moe_cap.submission import parse_submission
+from moe_cap.web.pages import render
+from moe_cap.web.snapshot import Mirror
+from moe_cap.web.style import static_url
+
+ENDED_SHOWN = 20
+
+
+class Canceller(Protocol):
+    """What the tab may do to the queue."""
+
+    def cancel(self, request_id: str) -> object:
+        """Take back a request that nobody runs yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One request as it is shown; times are ISO 8601."""
+
+    id: str
+    state: str
+    title: str
+    detail: str
+    submitted_at: str
+    ended_at: str | None
+    attempts: int
+    worker: str | None
+    expires_at: str | None
+    progress: Progress | None
+    position: str | None
+    reason: str | None
+    result_ids: Sequence[str]
+    may_cancel: bool
+
+    @property
+    def version(self) -> str:
+        """Changes when anything on the card does."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+
+
+def show_submission(body: Mapping[str, object]) -> tuple[str, str]:
+    """What was asked: the model, and the rest of the system in one line."""
+    try:
+        asked = parse_submission(body)
+    except SubmissionError as error:
+        return str(body.get("model", "unreadable submission")), str(error)
+    levels = ", ".join(map(str, asked.concurrency))
+    lengths = f"{asked.input_tokens}→{asked.output_tokens}"
+    return asked.model, " · ".join((asked.engine, asked.precision, *asked.tasks, f"{levels} in flight", lengths))
+
+
+def _iso(time_s: float | None) -> str | None:
+    return None if time_s is None else datetime.fromtimestamp(time_s, UTC).isoformat()
+
+
+def _card(request: Request, position: int | None, *, may_cancel: bool) -> Card:
+    lease = request.lease
+    title, detail = show_submission(request.submission)
+    return Card(
+        id=request.id,
+        state=request.state.value,
+        title=title,
+        detail=detail,
+        submitted_at=_iso(request.submitted_at) or "",
+        ended_at=_iso(request.ended_at),
+        attempts=request.attempts,
+        worker=lease.worker if lease else None,
+        expires_at=_iso(lease.expires_at) if lease else None,
+        progress=lease.progress if lease else None,
+        position=None if position is None else "next" if position == 0 else f"{position} before it",
+        reason=request.reason or (request.history[-1].reason if request.history else None),
+        result_ids=request.result_ids,
+        may_cancel=may_cancel and request.state is State.PENDING,
+    )
+
+
+def render_queue(requests: Sequence[Request], *, may_cancel: bool) -> str:
+    """Return the cards by section; the words do not depend on the time of day, so that equal queues are equal text."""
+    running = [request for request in requests if request.state is State.RUNNING]
+    pending = [request for request in requests if request.state is State.PENDING]
+    ended = [request for request in requests if request.ended_at is not None]
+    ended.sort(key=lambda request: request.ended_at or 0.0, reverse=True)
+    sections = (
+        ("running", "Running", [_card(request, None, may_cancel=may_cancel) for request in running]),
+        ("pending", "Waiting", [_card(request, at, may_cancel=may_cancel) for at, request in enumerate(pending)]),
+        ("ended", "Ended", [_card(request, None, may_cancel=may_cancel) for request in ended[:ENDED_SHOWN]]),
+    )
+    return render("queue.html", sections=sections, empty=not requests)
+
+
+def build_panel() -> gr.HTML:
+    """Cards patched in place; its delete event carries the id of a request to cancel."""
+    return gr.HTML(
+        html_template=render_queue((), may_cancel=False),
+        js_on_load="capQueue.mount(element, (id) => trigger('delete', {id}));",
+        head=f'<script src="{static_url("queue.js")}"></script>',
+        apply_default_css=False,
+        elem_id="cap-queue",
+    )
+
+
+def build_queue(mirror: Mirror, queue: Canceller) -> None:
+    """Build the tab's widgets and connect them."""
+    panel = build_panel()
+
+    def cancel(event: gr.EventData) -> None:
+        try:
+            queue.cancel(str(event.id))
+        except MoECapError as error:
+            gr.Warning(str(error))
+        else:
+            gr.Info("Cancelled")
+        mirror.look()
+
+    panel.delete(cancel, None, None, api_visibility="private", show_progress="hidden")

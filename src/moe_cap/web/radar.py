@@ -1,0 +1,168 @@
+"""The CAP radar as SVG: fixed scales, so that adding a system moves no other one; raw values in hover and legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from moe_cap.board.columns import BY_FIELD
+from moe_cap.board.payload import show_load
+from moe_cap.errors import InvalidInputError
+from moe_cap.metrics.cap import SCALES, Axis, Scale, cap_axes, radar_axes
+from moe_cap.metrics.cost import Basis
+from moe_cap.web.pages import render
+
+BASES = {"Purchase": Basis.PAPER, "Owner": Basis.OWNER, "Rental": Basis.RENTAL}
+MORE_AXES = tuple(name for name in SCALES if name not in {axis for basis in Basis for axis in cap_axes(basis)})
+RADIUS = 100.0
+RINGS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One system on one axis: place 0..1 from the centre or None, raw value with unit, and the scale in words."""
+
+    title: str
+    place: float | None
+    shown: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One system on the radar: where it stands on every axis, and what it is called."""
+
+    row: str
+    result: str
+    title: str
+    detail: str
+    cap_class: str | None
+    cap_class_reason: str | None
+    marks: tuple[Mark, ...]
+
+
+def axes_on(basis: Basis, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the axes: cost on one basis, accuracy, performance, and those asked for beside them."""
+    return (*cap_axes(basis), *(name for name in more if name in MORE_AXES))
+
+
+def draw_rows(table: pd.DataFrame, wanted: Sequence[str], axes: Sequence[str]) -> Markup:
+    """Radar and legend of these rows, in this order; of one system per class when none is wanted."""
+    rows = [name for name in wanted if (table["row"] == name).any()]
+    shapes = shapes_of(table, rows or _examples(table), axes)
+    return render("radar.html", examples=not rows, shapes=shapes, drawing=draw(shapes, axes), scales=scales_of(axes))
+
+
+def _examples(table: pd.DataFrame) -> list[str]:
+    """The first valid row of each class."""
+    classed = table[table["valid"]].dropna(subset="cap_class").drop_duplicates("cap_class")
+    return [str(name) for name in classed["row"]]
+
+
+def shapes_of(table: pd.DataFrame, rows: Sequence[str], axes: Sequence[str]) -> list[Shape]:
+    """What the radar draws of these rows, which must be there."""
+    records = table.set_index("row", drop=False).astype(object).to_dict("index")
+    return [_shape(records[name], axes) for name in rows]
+
+
+def mark_of(name: str, raw: float | None) -> Mark:
+    """Where a value stands on its axis; a value that is impossible there has no place and says so."""
+    scale, column = SCALES[name], BY_FIELD[name]
+    try:
+        axis = radar_axes({name: raw}, [name])[0]
+    except InvalidInputError as error:
+        return Mark(scale.title, None, "n/a", str(error))
+    shown = "n/a" if raw is None else f"{column.show(raw)} {column.unit}".strip()
+    return Mark(scale.title, axis.shown, shown, _note(scale, axis))
+
+
+def _note(scale: Scale, axis: Axis) -> str:
+    beyond = " Outside of the scale, drawn at its end." if axis.clipped else ""
+    return describe_scale(scale) + beyond
+
+
+def describe_scale(scale: Scale) -> str:
+    """One sentence on how the axis runs."""
+    if scale.reference is None:
+        return "From 0 in the centre to 100 %."
+    column = BY_FIELD[scale.name]
+    middle = f"{column.show(scale.reference)} {column.unit}"
+    return f"Logarithmic, {scale.better} is better; half way out is {middle}: {scale.anchor}."
+
+
+def scales_of(axes: Sequence[str]) -> list[tuple[str, str]]:
+    """Title and description of each axis, for the note under the drawing."""
+    return [(SCALES[name].title, describe_scale(SCALES[name])) for name in axes]
+
+
+def _shape(row: Mapping[Hashable, object], axes: Sequence[str]) -> Shape:
+    def text(name: str) -> str | None:
+        return None if pd.isna(row[name]) else str(row[name])  # type: ignore[call-overload]
+
+    def number(name: str) -> float | None:
+        value = row[name]
+        return value if isinstance(value, float) and not math.isnan(value) else None
+
+    parts = (text("engine") or "engine not stated", text("precision"), f"{row['num_devices']} × {row['device_name']}")
+    return Shape(
+        row=str(row["row"]),
+        result=str(row["result"]),
+        title=str(row["model"]),
+        detail=" · ".join(part for part in (*parts, show_load(row)) if part),
+        cap_class=text("cap_class"),
+        cap_class_reason=text("cap_class_reason"),
+        marks=tuple(mark_of(name, number(name)) for name in axes),
+    )
+
+
+def corner(place: float, axis: int, axes: int) -> tuple[float, float]:
+    """Point on the drawing, centre (0, 0), y down, first axis up.
+
+    >>> corner(1.0, 0, 3)
+    (0.0, -100.0)
+    """
+    angle = 2 * math.pi * axis / axes
+    return round(RADIUS * place * math.sin(angle), 2) + 0.0, round(-RADIUS * place * math.cos(angle), 2) + 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Geometry for the template: rings and spokes of the web, one polygon and its marks per system."""
+
+    rings: tuple[str, ...]
+    spokes: tuple[tuple[float, float], ...]
+    labels: tuple[tuple[str, float, float, str], ...]
+    polygons: tuple[str, ...]
+    marks: tuple[tuple[tuple[float, float, Mark], ...], ...]
+
+
+def draw(shapes: Sequence[Shape], axes: Sequence[str]) -> Drawing:
+    """Lay out the radar; on an axis where a system is unknown it has no mark, and its outline goes around it."""
+    count = len(axes)
+    marks = tuple(
+        tuple((*corner(mark.place, at, count), mark) for at, mark in enumerate(shape.marks) if mark.place is not None)
+        for shape in shapes
+    )
+    return Drawing(
+        rings=tuple(_outline([corner(ring, at, count) for at in range(count)]) for ring in RINGS),
+        spokes=tuple(corner(1.0, at, count) for at in range(count)),
+        labels=tuple((SCALES[name].title, *_label(at, count)) for at, name in enumerate(axes)),
+        polygons=tuple(_outline([(x, y) for x, y, _ in points]) for points in marks),
+        marks=marks,
+    )
+
+
+def _outline(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)
+
+
+def _label(axis: int, axes: int) -> tuple[float, float, str]:
+    x, y = corner(1.12, axis, axes)
+    if abs(x) < RADIUS / 10:
+        return 0.0, round(y + (0 if y < 0 else 8), 1), "middle"
+    inner = axes == 3  # the lower corners of the triangle have room below them only
+    return (math.copysign(RADIUS * 0.9, x), y + 8, "middle") if inner else (x, y + 3, "start" if x > 0 else "end")

@@ -1,0 +1,91 @@
+"""Plain HTTP beside the page: files, records, health. GET only; what changes the queue goes through the page."""
+
+from __future__ import annotations
+
+import mimetypes
+from functools import cache
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from moe_cap.board import FORMATS
+from moe_cap.web.queue import render_queue
+from moe_cap.web.responses import Encoded, answer, encode
+from moe_cap.web.result import render_missing, render_result
+from moe_cap.web.snapshot import Mirror
+from moe_cap.web.style import STATIC
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+@cache
+def _static(name: str) -> Encoded | None:
+    path = (STATIC / name).resolve()
+    if not path.is_relative_to(STATIC) or not path.is_file():
+        return None
+    return encode(path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
+
+
+def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
+    """All routes; they read `mirror.current` and never a store."""
+    router = APIRouter()
+
+    @router.get("/healthz")
+    def health() -> JSONResponse:
+        now = mirror.current
+        body = {
+            "status": "ok" if now.trouble is None else "stale",
+            "looked_at": now.looked_at.isoformat(),
+            "trouble": now.trouble,
+            "results": len(now.board.results),
+            "unreadable": len(now.board.unreadable),
+            "requests": len(now.requests),
+        }
+        return JSONResponse(body)
+
+    @router.get("/api/version")
+    def version() -> JSONResponse:
+        now = mirror.current
+        body = {"board": now.board.grid.etag, "queue": now.queue_version, "trouble": now.trouble}
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    @router.get("/api/grid.json")
+    def grid(request: Request) -> Response:
+        return answer(request, mirror.current.board.grid)
+
+    @router.get("/api/board.{file_format}")
+    def table(request: Request, file_format: str) -> Response:
+        if file_format not in FORMATS:
+            raise HTTPException(404, f"the table comes as {', '.join(FORMATS)}")
+        filename = None if file_format == "json" else f"moe-cap.{file_format}"
+        return answer(request, mirror.current.board.file(file_format), filename=filename)
+
+    @router.get("/api/results/{result_id}")
+    def record(request: Request, result_id: str, download: bool = False) -> Response:
+        data = mirror.current.board.records.get(result_id)
+        if data is None:
+            raise HTTPException(404, "no such result")
+        filename = f"moe-cap-{result_id}.json" if download else None
+        return answer(request, encode(data, "application/json"), filename=filename)
+
+    @router.get("/api/queue.html")
+    def queue(request: Request) -> Response:
+        body = render_queue(mirror.current.requests, may_cancel=may_cancel)
+        return answer(request, encode(body.encode(), "text/html; charset=utf-8"))
+
+    @router.get("/result")
+    def page(request: Request, id: str = "", point: int = 0) -> Response:
+        result = mirror.current.board.results.get(id)
+        if result is None:
+            return HTMLResponse(render_missing(id), status_code=404)
+        body = render_result(result, mirror.current.board.table, point)
+        return answer(request, encode(body.encode(), "text/html; charset=utf-8"))
+
+    @router.get("/cap/{name:path}")
+    def static(request: Request, name: str) -> Response:
+        found = _static(name)
+        if found is None:
+            raise HTTPException(404, "no such file")
+        return answer(request, found, cache=FOR_EVER)
+
+    return router

@@ -1,0 +1,342 @@
+// The leaderboard's table: AG Grid over api/grid.json, with facets, a column chooser, links that restore the view, and
+// rows that appear while one looks. Text reaches the page through textContent only.
+(() => {
+  "use strict";
+  const MAX_SELECTED = 5;
+  const COLUMNS_KEY = "cap-columns";
+
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name in made && typeof value !== "string") made[name] = value;
+      else made.setAttribute(name === "className" ? "class" : name, value);
+    }
+    made.append(...children);
+    return made;
+  };
+
+  // Fixed digits; two significant ones where the fixed ones would hide the value (board/columns.py, show_number).
+  const showNumber = (value, decimals) => {
+    if (value !== 0 && Math.abs(value) < 10 ** (1 - decimals) && !Number.isInteger(value)) return String(Number(value.toPrecision(2)));
+    return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  };
+
+  const parseRows = (data) => {
+    const fields = Object.keys(data.values);
+    return Array.from({ length: data.count }, (_, index) => {
+      const row = { missing: {} };
+      for (const field of fields) row[field] = data.values[field][index];
+      for (const [field, reasons] of Object.entries(data.missing)) if (reasons[index]) row.missing[field] = reasons[index];
+      return row;
+    });
+  };
+
+  // Invalid rows and unknown values are last in both directions: neither is ever ranked.
+  const compare = (a, b, nodeA, nodeB, descending) => {
+    const last = descending ? -1 : 1;
+    const [validA, validB] = [nodeA.data.valid, nodeB.data.valid];
+    if (validA !== validB) return validA ? -last : last;
+    if (a == null || b == null) return a == null ? (b == null ? 0 : last) : -last;
+    return typeof a === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true, sensitivity: "base" });
+  };
+
+  const link = (href, text, outside) => {
+    const made = element("a", { href }, text);
+    if (outside) {
+      made.target = "_blank";
+      made.rel = "noopener noreferrer";
+    }
+    return made;
+  };
+
+  const CELLS = {
+    model: ({ data, value }) => {
+      const cell = element("span", { className: "cap-model" }, link(`result?id=${encodeURIComponent(data.result)}`, value));
+      if (!data.valid) cell.append(element("span", { className: "cap-badge cap-bad" }, "invalid"));
+      return cell;
+    },
+    kind: ({ data, value }) => {
+      if (value !== "reported") return element("span", { className: "cap-badge cap-good" }, value);
+      const cite = link(data.citation_url, `reported ↗`, true);
+      cite.className = "cap-badge cap-cited";
+      return cite;
+    },
+    cap_class: ({ value }) => element("span", { className: `cap-class cap-class-${value}` }, value),
+  };
+
+  const tooltip = ({ data, value, column }) => {
+    const field = column.getColId();
+    if (value == null) return data.missing[field] || "not part of this record";
+    if (!data.valid && field === "model") return `Invalid, not ranked: ${data.invalid}`;
+    if (field === "kind" && data.citation_text) return `${data.citation_text}, ${data.citation_place}`;
+    if (field === "cap_class") return data.cap_class_reason;
+    return ["model", "hardware", "load", "engine", "revision", "quantisation"].includes(field) ? String(value) : null;
+  };
+
+  const renderCell = (column) => (params) => {
+    if (params.value == null) return element("span", { className: "cap-na" }, "n/a");
+    if (CELLS[column.field]) return CELLS[column.field](params);
+    return params.valueFormatted ?? String(params.value);
+  };
+
+  const columnDefinition = (column, hidden) => ({
+    colId: column.field,
+    field: column.field,
+    headerName: column.heading,
+    headerTooltip: column.help,
+    tooltipValueGetter: tooltip,
+    cellRenderer: renderCell(column),
+    valueFormatter: column.kind === "number" ? ({ value }) => (value == null ? "n/a" : showNumber(value, column.decimals)) : undefined,
+    type: column.kind === "number" ? "rightAligned" : undefined,
+    filter: column.kind === "number" ? "agNumberColumnFilter" : "agTextColumnFilter",
+    sortingOrder: column.better === "lower" ? ["asc", "desc", null] : column.kind === "number" ? ["desc", "asc", null] : ["asc", "desc", null],
+    pinned: column.field === "model" ? "left" : null,
+    lockVisible: column.field === "model",
+    width: column.field === "model" && innerWidth < 640 ? 138 : column.width,
+    hide: hidden,
+    comparator: compare,
+  });
+
+  // Every colour is a token of cap.css, so that light and dark need nothing here.
+  const theme = () =>
+    agGrid.themeQuartz.withParams({
+      fontFamily: "inherit",
+      fontSize: 14,
+      headerFontSize: 13,
+      headerFontWeight: 700,
+      rowHeight: 40,
+      headerHeight: 46,
+      cellHorizontalPadding: 12,
+      backgroundColor: "var(--cap-surface)",
+      foregroundColor: "var(--cap-ink)",
+      headerBackgroundColor: "var(--cap-sunken)",
+      headerTextColor: "var(--cap-muted)",
+      borderColor: "var(--cap-line)",
+      rowHoverColor: "var(--cap-sunken)",
+      selectedRowBackgroundColor: "var(--cap-accent-soft)",
+      accentColor: "var(--cap-accent-strong)",
+      chromeBackgroundColor: "var(--cap-sunken)",
+      tooltipBackgroundColor: "var(--cap-tip)",
+      tooltipTextColor: "var(--cap-tip-ink)",
+      menuBackgroundColor: "var(--cap-surface)",
+      wrapperBorderRadius: 10,
+      browserColorScheme: "inherit",
+    });
+
+  class Board {
+    constructor(root, announce) {
+      this.root = root;
+      this.announce = announce;
+      this.picked = new Map(); // facet field -> Set of wanted values
+      this.fresh = new Set(); // rows that appeared while one looked
+      this.part = (name) => root.querySelector(`[data-cap="${name}"]`);
+      this.query = new URLSearchParams(location.search);
+    }
+
+    async load() {
+      const answer = await fetch("api/grid.json");
+      if (!answer.ok) throw new Error(`the table answered ${answer.status}`);
+      const data = await answer.json();
+      this.rows = parseRows(data);
+      this.facets = data.facets;
+      return data;
+    }
+
+    async open() {
+      const data = await this.load();
+      this.columns = data.columns;
+      for (const field of Object.keys(this.facets)) {
+        const values = this.query.getAll(field);
+        if (values.length) this.picked.set(field, new Set(values));
+      }
+      this.makeGrid();
+      this.drawFacets();
+      this.drawChooser();
+      this.connect();
+      this.count();
+      this.root.dataset.ready = "yes";
+      document.addEventListener("cap:board", () => this.renew().catch(() => {}));
+      window.capPage.watch();
+    }
+
+    shownFields() {
+      const asked = this.query.getAll("column");
+      const kept = asked.length ? asked : JSON.parse(localStorage.getItem(COLUMNS_KEY) || "null");
+      return new Set(kept || this.columns.filter((column) => column.visible).map((column) => column.field));
+    }
+
+    makeGrid() {
+      const shown = this.shownFields();
+      const wanted = new Set(this.query.getAll("row"));
+      this.api = agGrid.createGrid(this.part("grid"), {
+        theme: theme(),
+        columnDefs: this.columns.map((column) => columnDefinition(column, column.field !== "model" && !shown.has(column.field))),
+        rowData: this.rows,
+        getRowId: ({ data }) => data.row,
+        rowClassRules: { "cap-invalid": ({ data }) => !data.valid, "cap-fresh": ({ data }) => this.fresh.has(data.row) },
+        rowSelection: { mode: "multiRow", checkboxes: true, headerCheckbox: false, enableClickSelection: true, enableSelectionWithoutKeys: true },
+        selectionColumnDef: { pinned: "left", width: 44, resizable: false, suppressHeaderMenuButton: true },
+        quickFilterText: this.query.get("q") || "",
+        isExternalFilterPresent: () => this.picked.size > 0,
+        doesExternalFilterPass: ({ data }) => [...this.picked].every(([field, values]) => values.has(data[field] ?? "n/a")),
+        multiSortKey: "ctrl",
+        animateRows: false,
+        enableCellTextSelection: true,
+        tooltipShowDelay: 250,
+        tooltipShowMode: "standard",
+        autoSizePadding: 8,
+        defaultColDef: { resizable: true, suppressHeaderMenuButton: false, minWidth: 64 },
+        onFilterChanged: () => this.count(),
+        onSortChanged: () => this.remember(),
+        onSelectionChanged: () => this.select(),
+        onCellKeyDown: ({ event, column, data }) => {
+          if (event.key === "Enter" && column?.getColId() === "model") location.href = `result?id=${encodeURIComponent(data.result)}`;
+        },
+        overlayNoRowsTemplate: '<span class="cap-empty">No system matches. Clear the search or a filter.</span>',
+        onFirstDataRendered: () => this.restore(wanted),
+      });
+      this.part("search").value = this.query.get("q") || "";
+    }
+
+    restore(wanted) {
+      const sort = this.query.getAll("sort").map((text, sortIndex) => {
+        const [colId, direction] = text.split(":");
+        return { colId, sort: direction === "asc" ? "asc" : "desc", sortIndex };
+      });
+      if (sort.length) this.api.applyColumnState({ state: sort });
+      this.api.forEachNode((node) => wanted.has(node.id) && node.setSelected(true));
+    }
+
+    async renew() {
+      const before = new Set(this.rows.map((row) => row.row));
+      const data = await this.load();
+      if (JSON.stringify(data.columns) !== JSON.stringify(this.columns)) {
+        this.columns = data.columns;
+        const shown = this.shownFields();
+        this.api.setGridOption("columnDefs", this.columns.map((column) => columnDefinition(column, column.field !== "model" && !shown.has(column.field))));
+        this.drawChooser();
+      }
+      const added = this.rows.filter((row) => !before.has(row.row));
+      this.fresh = new Set(added.map((row) => row.row));
+      this.api.setGridOption("rowData", this.rows);
+      this.drawFacets();
+      this.count();
+      if (added.length) this.part("news").textContent = `New: ${added[0].model}, ${added[0].engine ?? "engine not stated"}, ${added[0].precision}`;
+    }
+
+    count() {
+      const shown = this.api.getDisplayedRowCount();
+      const all = this.rows.length;
+      this.part("count").textContent = shown === all ? `${all.toLocaleString("en-US")} rows` : `${shown.toLocaleString("en-US")} of ${all.toLocaleString("en-US")} rows`;
+      this.part("clear").hidden = !(this.picked.size || this.part("search").value || this.api.isAnyFilterPresent());
+      if (shown === 0) this.api.showNoRowsOverlay();
+      else this.api.hideOverlay();
+      this.remember();
+    }
+
+    select() {
+      const nodes = this.api.getSelectedNodes();
+      if (nodes.length > MAX_SELECTED) {
+        nodes[0].setSelected(false); // the radar holds five: the first picked leaves
+        return;
+      }
+      this.remember();
+      this.announce(nodes.map((node) => node.id));
+    }
+
+    // The address always restores what is seen.
+    remember() {
+      if (!this.api) return;
+      const query = new URLSearchParams(location.search);
+      const put = (name, values) => {
+        query.delete(name);
+        for (const value of values) query.append(name, value);
+      };
+      put("q", this.part("search").value ? [this.part("search").value] : []);
+      for (const field of Object.keys(this.facets)) put(field, this.picked.get(field) || []);
+      const sorted = this.api.getColumnState().filter((state) => state.sort).sort((a, b) => a.sortIndex - b.sortIndex);
+      put("sort", sorted.map((state) => `${state.colId}:${state.sort}`));
+      put("row", this.api.getSelectedNodes().map((node) => node.id));
+      const text = query.toString();
+      history.replaceState(null, "", text ? `?${text}` : location.pathname);
+    }
+
+    connect() {
+      this.part("search").addEventListener("input", (event) => this.api.setGridOption("quickFilterText", event.target.value));
+      this.part("csv").addEventListener("click", () => this.api.exportDataAsCsv({ fileName: "moe-cap-view.csv" }));
+      this.part("clear").addEventListener("click", () => {
+        this.picked.clear();
+        this.part("search").value = "";
+        this.api.setGridOption("quickFilterText", "");
+        this.api.setFilterModel(null);
+        this.filtered();
+      });
+    }
+
+    filtered() {
+      this.api.onFilterChanged();
+      this.drawFacets();
+    }
+
+    drawFacets() {
+      const open = this.part("facets").querySelector("details[open]")?.dataset.field;
+      const menus = Object.entries(this.facets).map(([field, title]) => this.facet(field, title, field === open));
+      this.part("facets").replaceChildren(...menus.filter(Boolean));
+    }
+
+    facet(field, title, open) {
+      const counts = new Map();
+      for (const row of this.rows) counts.set(row[field] ?? "n/a", (counts.get(row[field] ?? "n/a") || 0) + 1);
+      const picked = this.picked.get(field) || new Set();
+      if (counts.size < 2 && !picked.size) return null;
+      const items = [...counts].sort(([a], [b]) => a.localeCompare(b)).map(([value, number]) => {
+        const box = element("input", { type: "checkbox", checked: picked.has(value) });
+        box.addEventListener("change", () => {
+          box.checked ? picked.add(value) : picked.delete(value);
+          picked.size ? this.picked.set(field, picked) : this.picked.delete(field);
+          this.filtered();
+        });
+        return element("label", {}, box, element("span", {}, value), element("small", {}, String(number)));
+      });
+      const summary = element("summary", picked.size ? { "data-active": "yes" } : {}, picked.size === 1 ? `${title}: ${[...picked][0]}` : picked.size ? `${title}: ${picked.size}` : title);
+      const menu = element("details", { className: "cap-menu", "data-field": field, open }, summary, element("div", { className: "cap-pop" }, ...items));
+      return menu;
+    }
+
+    drawChooser() {
+      const groups = new Map();
+      for (const column of this.columns) {
+        if (column.field === "model") continue;
+        const box = element("input", { type: "checkbox", checked: this.api.getColumn(column.field)?.isVisible() ?? false });
+        box.addEventListener("change", () => {
+          this.api.setColumnsVisible([column.field], box.checked);
+          if (box.checked) this.api.ensureColumnVisible(column.field, "middle");
+          const shown = this.columns.map(({ field }) => field).filter((field) => this.api.getColumn(field).isVisible());
+          localStorage.setItem(COLUMNS_KEY, JSON.stringify(shown));
+        });
+        const label = element("label", { title: column.help }, box, element("span", {}, column.title), element("small", {}, column.unit));
+        if (!groups.has(column.group)) groups.set(column.group, []);
+        groups.get(column.group).push(label);
+      }
+      const reset = element("button", { type: "button", className: "cap-link" }, "Default columns");
+      reset.addEventListener("click", () => {
+        localStorage.removeItem(COLUMNS_KEY);
+        for (const column of this.columns) this.api.setColumnsVisible([column.field], column.field === "model" || column.visible);
+        this.drawChooser();
+      });
+      this.part("columns").replaceChildren(
+        ...[...groups].map(([title, labels]) => element("fieldset", {}, element("legend", {}, title), ...labels)),
+        reset,
+      );
+    }
+  }
+
+  window.capBoard = {
+    async mount(root, announce) {
+      window.capPage.paint();
+      const board = new Board(root.querySelector(".cap-board"), announce);
+      window.capBoard.current = board;
+      await board.open();
+    },
+  };
+})();

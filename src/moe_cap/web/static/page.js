@@ -1,0 +1,62 @@
+// What every page needs: the chosen theme, and one small poll that tells the parts of the page when something is new.
+(() => {
+  "use strict";
+  const THEME = "cap-theme";
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+
+  const isDark = () => document.body.classList.contains("dark");
+  const wanted = () => localStorage.getItem(THEME) || (system.matches ? "dark" : "light");
+  const paint = () => {
+    document.body.classList.toggle("dark", wanted() === "dark");
+    document.documentElement.style.colorScheme = wanted();
+  };
+  const toggle = () => {
+    localStorage.setItem(THEME, isDark() ? "light" : "dark");
+    paint();
+  };
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-cap-theme]")) toggle();
+    const copy = event.target.closest("[data-cap-copy]");
+    if (copy) {
+      navigator.clipboard.writeText(document.getElementById(copy.dataset.capCopy).textContent).then(() => {
+        copy.textContent = "Copied";
+        setTimeout(() => (copy.textContent = "Copy"), 1600);
+      });
+    }
+  });
+  // One open menu at a time; a click elsewhere and Escape close it.
+  document.addEventListener("pointerdown", (event) => {
+    for (const menu of document.querySelectorAll("details.cap-menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of document.querySelectorAll("details.cap-menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+  if (document.body) paint();
+  document.addEventListener("DOMContentLoaded", paint);
+  system.addEventListener("change", paint);
+
+  const POLL_MS = 2000;
+  let known = {};
+  const look = async () => {
+    if (document.hidden) return;
+    const answer = await fetch("api/version", { cache: "no-store" });
+    if (!answer.ok) return;
+    const version = await answer.json();
+    for (const part of ["board", "queue"]) {
+      if (version[part] !== known[part]) document.dispatchEvent(new CustomEvent(`cap:${part}`, { detail: version[part] }));
+    }
+    known = version;
+  };
+  let polling = null;
+  const watch = () => {
+    polling ??= setInterval(() => look().catch(() => {}), POLL_MS); // the server is away: the next look tells
+  };
+  window.capPage = { paint, watch, look: () => look().catch(() => {}) };
+})();
