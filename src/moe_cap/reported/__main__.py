@@ -1,23 +1,26 @@
-"""Write the reported results where a results store keeps them: `python -m moe_cap.reported eval-results`."""
+"""Publish the reported results in a results store: `python -m moe_cap.reported eval-results`."""
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
+from moe_cap.board import refresh_table
 from moe_cap.reported import read_reported
+from moe_cap.results import ResultStore
+from moe_cap.store import open_store
 
 
 def main(arguments: list[str]) -> int:
-    """Write every reported record under the folder named by the one argument; files that exist are the same."""
+    """Publish every reported record in the one named store, a folder or `hub://namespace/name`; again is no change."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m moe_cap.reported FOLDER\n")
+        sys.stderr.write("usage: python -m moe_cap.reported STORE\n")
         return 2
+    store = ResultStore(open_store(arguments[0], token=os.environ.get("HF_TOKEN")))
     results = read_reported()
     for result in results:
-        path = Path(arguments[0]) / "runs" / f"{result.created_at:%Y-%m}" / result.id[:2] / f"{result.id}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(result.to_json())
+        store.publish(result.to_json(), result_id=result.id, year_month=f"{result.created_at:%Y-%m}")
+    refresh_table(store)
     sys.stdout.write(f"{len(results)} reported results in {arguments[0]}\n")
     return 0
 

@@ -53,9 +53,10 @@ class Desk:
             found = self.check(asked)
         except MoECapError as error:
             return render("preflight.html", state="trouble", trouble=str(error)), {}, None
-        problems = dict(reversed(found.problems))
-        if problems:
-            panel = render("preflight.html", state="wrong", count=len(problems), found=found)
+        if found.problems:
+            problems = dict(reversed(found.problems))
+            others = [f"{name}: {message}" for name, message in found.problems if name not in values]
+            panel = render("preflight.html", state="wrong", count=len(problems), found=found, others=others)
             return panel, problems, None
         return render("preflight.html", state="ready", found=found), {}, asked
 
