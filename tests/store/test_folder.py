@@ -222,6 +222,20 @@ def test_unchanged_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(reads) == ["a", "b", "c"]
 
 
+def test_edit_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
+    """`cp -p` and `touch -d` set a file's time back; the kernel's own change time tells."""
+    path = tmp_path / "a"
+    path.write_text("old")
+    before = path.stat()
+    tree = FolderTree(tmp_path, clock_ns=lambda: before.st_ctime_ns + 2 * RACY_NS)
+    tree.scan()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        with path.open("r+b") as file:
+            file.write(b"new")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert tree.scan() == {"a": blob_id(b"new")}
+
+
 def test_file_changed_just_now_is_not_trusted_to_its_time_stamp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from moe_cap.errors import InvalidInputError, RecordError
 
 SCHEMA_VERSION = 1
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{3,63}")
+_PATH = re.compile(r"(?P<state>[a-z]+)/(?P<first>[0-9a-z][0-9a-z-])/(?P<id>(?P=first)[0-9a-z-]{2,62})\.json")
 
 
 class State(StrEnum):
@@ -28,6 +29,9 @@ class State(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+STATES = {state.value: state for state in State}
 
 
 class Outcome(StrEnum):
@@ -158,11 +162,9 @@ def parse_path(path: str) -> tuple[State, str]:
     Raises:
         RecordError: it is not where a record lies.
     """
-    state, _, rest = path.partition("/")
-    request_id = rest.rpartition("/")[2].removesuffix(".json")
-    if state not in set(State) or not _ID.fullmatch(request_id) or rest != f"{request_id[:2]}/{request_id}.json":
-        raise RecordError(f"{path}: a request lies at <state>/<first two of its id>/<id>.json", path=path)
-    return State(state), request_id
+    if (found := _PATH.fullmatch(path)) and found["state"] in STATES:
+        return STATES[found["state"]], found["id"]
+    raise RecordError(f"{path}: a request lies at <state>/<first two of its id>/<id>.json", path=path)
 
 
 def parse_request(data: bytes, path: str) -> Request:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_cap.errors import RecordError, StoreError
-from moe_cap.queue.record import Request, State, parse_path, parse_request
+from moe_cap.queue.record import STATES, Request, State, parse_path, parse_request
 from moe_cap.store.base import Store, read_many
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _build_index(rev: str, listing: Mapping[str, str]) -> Index:
     entries: dict[str, Entry] = {}
     problems: list[RecordError] = []
     for path, content_id in sorted(listing.items()):
-        if path.partition("/")[0] not in set(State):
+        if path.partition("/")[0] not in STATES:
             continue
         try:
             state, request_id = parse_path(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ RACY_NS = 2_000_000_000
 @dataclass(frozen=True, slots=True)
 class _Seen:
     signature: tuple[int, int, int, int]
+    changed_ns: int
     content_id: str
 
 
@@ -40,13 +41,13 @@ class FolderTree:
         settled_ns = self._clock_ns() - RACY_NS
         found: dict[str, str] = {}
         seen: dict[str, _Seen] = {}
-        for path, entry in _walk(self._root, ""):
+        for path, entry in _walk(self._root):
             try:
                 known = self._look(path, entry)
             except FileNotFoundError:
                 continue  # a person removed it between the listing and the look
             found[path] = known.content_id
-            if max(known.signature[1:3]) < settled_ns:
+            if known.changed_ns < settled_ns:
                 seen[path] = known
         self._seen = seen
         return found
@@ -57,10 +58,11 @@ class FolderTree:
         known = self._seen.get(path)
         if known is not None and known.signature == signature:
             return known
+        changed_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
         try:
-            return _Seen(signature, blob_id(Path(entry.path).read_bytes()))
+            return _Seen(signature, changed_ns, blob_id(Path(entry.path).read_bytes()))
         except PermissionError:
-            return _Seen(signature, UNREADABLE)
+            return _Seen(signature, changed_ns, UNREADABLE)
 
 
 def revision_of(files: Mapping[str, str]) -> str:
@@ -69,15 +71,21 @@ def revision_of(files: Mapping[str, str]) -> str:
     return hashlib.sha1(lines.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, PermissionError):
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
+def _walk(root: Path) -> list[tuple[str, os.DirEntry[str]]]:
+    found: list[tuple[str, os.DirEntry[str]]] = []
+    folders = [(str(root), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, PermissionError):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
-        elif entry.is_file(follow_symlinks=False):
-            yield f"{prefix}{entry.name}", entry
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if entry.is_file(follow_symlinks=False):
+                found.append((prefix + name, entry))
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, f"{prefix}{name}/"))
+    return found
