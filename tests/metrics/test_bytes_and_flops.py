@@ -84,7 +84,7 @@ def test_activated_is_at_most_all_and_equal_when_every_expert_is_used(
     assert step_flops_paper(arch, step) <= step_flops(arch, step).total
 
 
-@pytest.mark.parametrize("name", TINY_ARCHS)
+@pytest.mark.parametrize("name", [name for name in TINY_ARCHS if name != "llama4_text"])  # a chunk starts over
 @given(contexts=st.lists(st.integers(1, 600), min_size=1, max_size=5), longer=st.integers(0, 50))
 @settings(max_examples=15, deadline=None)
 def test_bytes_and_flops_grow_with_batch_and_context(name: str, contexts: list[int], longer: int) -> None:
@@ -101,9 +101,11 @@ def test_bytes_and_flops_grow_with_batch_and_context(name: str, contexts: list[i
 def test_one_decode_step_with_all_experts_reads_every_stored_weight_once(name: str) -> None:
     arch = TINY_ARCHS[name]
     read = step_bytes_all_experts(arch, decode_step((5,)), BF16)
-    table = arch.embedding[0].numel * 2
-    head = table if arch.tied else 0
-    assert read.weights_read == stored_bytes(arch, BF16) - table + head + arch.hidden_size * 2
+    tables = [(weight, 8 if weight.dtype == "int64" else 2) for *_, weight, _ in arch.weights() if weight.lookup]
+    unread = sum(weight.numel * width for weight, width in tables)
+    rows = sum(weight.numel // weight.shape[0] * width for weight, width in tables)
+    head = arch.embedding[0].numel * 2 if arch.tied else 0
+    assert read.weights_read == stored_bytes(arch, BF16) - unread + rows + head
 
 
 @given(new=st.integers(1, 40), before=st.integers(0, 80))

@@ -57,14 +57,16 @@ class Indexer:
     Attributes:
         num_heads: query heads.
         head_dim: width of the one key that it caches per position.
+        sums_heads: whether a weighted sum over heads makes the score (DeepSeek), or their maximum (MiniMax).
     """
 
     num_heads: int
     head_dim: int
+    sums_heads: bool = True
 
     def score_flops(self, context: int, new: int) -> int:
-        """2 for QK^T over every earlier key."""
-        return 2 * self.num_heads * self.head_dim * Full().attended(context, new)
+        """2 for QK^T over every earlier key, 2 for the sum over heads."""
+        return 2 * self.num_heads * (self.head_dim + self.sums_heads) * Full().attended(context, new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +209,11 @@ class CompressedAttention(Mixer):
         return local + self.head_dim * self.compressed.read(context, new) + index
 
     def score_flops(self, context: int, new: int) -> int:
-        """2 for QK^T and 2 for AV over both, and 2 for the indexer's QK^T."""
+        """2 for QK^T and 2 for AV over both, and the indexer's QK^T and sum over heads."""
         pairs = self.window.attended(context, new)
         if self.compressed is None:
             return 4 * self.num_heads * self.head_dim * pairs
         pairs += self.compressed.attended(context, new)
-        index = 2 * self.index_heads * self.index_dim * Strided(self.compressed.stride).attended(context, new)
+        width = self.index_dim + bool(self.index_dim)
+        index = 2 * self.index_heads * width * Strided(self.compressed.stride).attended(context, new)
         return 4 * self.num_heads * self.head_dim * pairs + index

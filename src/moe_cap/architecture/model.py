@@ -102,7 +102,7 @@ class Architecture:
         lm_head: tensors of the output projection; the embedding's matrix once more when `tied`.
         tied: the output projection is the embedding's own matrix: read, but neither stored nor counted twice.
         norms: tensors of the final norm.
-        other: tensors outside the language model's decoder (vision tower, projector), not read by a text token.
+        other: further tensors outside the layers that every token needs.
         encoder: layers of an encoder, which run over the prompt only.
         mtp: multi-token-prediction layers, counted apart and off by default.
     """

@@ -32,7 +32,8 @@ class Weight:
         tp_ways: slices that tensor parallelism can cut it into at most (1: every rank keeps a copy; None: any number).
         is_buffer: stored and read, but not a parameter (the correction bias of DeepSeek-V3's router).
         dtype: the format that the checkpoint keeps it in whatever the model's is ("fp32"), None for the model's.
-        elementwise: a table that is added or scaled by, not multiplied with: no FLOPs, never quantised.
+        elementwise: added or scaled by, not multiplied with: no FLOPs, never quantised.
+        lookup: a table of which each token reads one row: no FLOPs, never quantised.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Weight:
     is_buffer: bool = False
     dtype: str | None = None
     elementwise: bool = False
+    lookup: bool = False
 
     @property
     def numel(self) -> int:
@@ -55,12 +57,12 @@ class Weight:
     @property
     def is_matrix(self) -> bool:
         """A Linear layer's weight: what quantisation applies to."""
-        return len(self.shape) == 2 and not self.elementwise
+        return len(self.shape) == 2 and not self.elementwise and not self.lookup
 
     @property
     def flops_per_token(self) -> int:
         """Multiply-adds of one token, times two. Vectors (norms, biases) count nothing, as in torch's counter."""
-        return 2 * self.numel if len(self.shape) >= 2 and not self.elementwise else 0
+        return 2 * self.numel if len(self.shape) >= 2 and not self.elementwise and not self.lookup else 0
 
     @property
     def module(self) -> str:

@@ -114,7 +114,7 @@ def step_bytes(
         norm=always[Part.NORM],
         other=always[Part.OTHER],
         lm_head=print_.lm_head if step.logit_rows else 0.0,
-        embedding=float(print_.embedding_row * tokens),
+        embedding=float(print_.token_rows * tokens),
         kv_read=kv_read * kv_width,
         state_read=state_bits / 8,
         kv_written=kv_written * kv_width,
@@ -152,7 +152,7 @@ def _every_expert(moe: MoeFfn) -> float:
 @lru_cache(maxsize=64)
 def _flops_per_token(arch: Architecture, experts_used: Callable[[MoeFfn], float]) -> dict[Part, float]:
     """Matrix FLOPs of one token by part, without the output head."""
-    flops = dict.fromkeys(Part, 0.0)
+    flops = dict.fromkeys(Part, 0.0) | {Part.OTHER: float(matmul_flops(arch.other))}
     for layer in arch.layers:
         for part, weight, _ in layer.weights():
             if part is not Part.EXPERTS:

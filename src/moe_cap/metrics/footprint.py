@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,17 +59,31 @@ def expert_bytes(layer: Layer, storage: StoragePlan) -> int:
     return sum(_bytes(storage, Part.EXPERTS, f"{layer.path}.{weight.name}", weight) for weight in expert)
 
 
+def _outside_experts(arch: Architecture) -> Iterator[tuple[Part, str, Weight]]:
+    """Every tensor of the decoder but its routed experts and its output head: part, full name, tensor."""
+    yield from ((Part.EMBEDDING, weight.name, weight) for weight in arch.embedding)
+    yield from ((Part.NORM, weight.name, weight) for weight in arch.norms)
+    yield from ((Part.OTHER, weight.name, weight) for weight in arch.other)
+    for layer in arch.layers:
+        named = ((part, f"{layer.path}.{weight.name}", weight) for part, weight, _ in layer.weights())
+        yield from (item for item in named if item[0] is not Part.EXPERTS)
+
+
 @lru_cache(maxsize=64)
 def _widths(arch: Architecture, storage: StoragePlan) -> dict[tuple[Part, int | None], int]:
     """Bytes that every step reads, by part and by the slices that tensor parallelism can cut the tensor into."""
     sizes: Counter[tuple[Part, int | None]] = Counter()
-    for layer in arch.layers:
-        for part, weight, _ in layer.weights():
-            if part is not Part.EXPERTS:
-                sizes[part, weight.tp_ways] += _bytes(storage, part, f"{layer.path}.{weight.name}", weight)
-    for weight in arch.norms:
-        sizes[Part.NORM, weight.tp_ways] += _bytes(storage, Part.NORM, weight.name, weight)
+    for part, path, weight in _outside_experts(arch):
+        if not weight.lookup:
+            sizes[part, weight.tp_ways] += _bytes(storage, part, path, weight)
     return dict(sizes)
+
+
+@lru_cache(maxsize=64)
+def _token_rows(arch: Architecture, storage: StoragePlan) -> int:
+    """Bytes of the rows that one token reads in lookup tables."""
+    tables = ((part, path, weight) for part, path, weight in _outside_experts(arch) if weight.lookup)
+    return sum(-(-_bytes(storage, *table) // table[2].shape[0]) for table in tables)
 
 
 @lru_cache(maxsize=64)
@@ -88,27 +103,15 @@ def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = 
     Tensors are walked once per architecture and storage; further layouts only multiply, so a planner can try many.
     """
     always = dict.fromkeys(Part, 0.0)
-    token_rows = 0
-    groups: dict[tuple[int, int], list[int]] = {}
-    blocks: dict[int, MoeFfn] = {}
-    for part, path, weight in _outside_experts(arch):
-        size = _bytes(storage, part, path, weight)
-        if weight.lookup:
-            token_rows += -(-size // weight.shape[0])
-        else:
-            always[part] += size * parallel.copies(weight.tp_ways)
-    moe_layers = [layer for layer in arch.layers if isinstance(layer.feed_forward, MoeFfn)]
-    for row, (layer, moe) in enumerate(zip(moe_layers, arch.moe_blocks, strict=True)):
-        blocks[id(moe)] = moe
-        groups.setdefault((id(moe), expert_bytes(layer, storage)), []).append(row)
+    for (part, ways), size in _widths(arch, storage).items():
+        always[part] += size * parallel.copies(ways)
     kinds = Counter(id(layer.mixer) for layer in arch.layers)
     mixers = {id(layer.mixer): layer.mixer for layer in arch.layers}
     head = sum(_bytes(storage, Part.LM_HEAD, weight.name, weight) for weight in arch.lm_head)
-    table = arch.embedding[0]
     return Footprint(
         always=always,
         lm_head=head * parallel.replicas,
-        embedding_row=-(-_bytes(storage, Part.EMBEDDING, table.name, table) // arch.vocab_size),
+        token_rows=_token_rows(arch, storage),
         experts=_experts(arch, storage),
         mixers=tuple((mixers[kind], number) for kind, number in kinds.items()),
     )

@@ -41,7 +41,10 @@ def _sparse_attention(config: Config, full: Attention) -> Attention:
         *norm(f"{prefix}.k_norm", width),
     )
     return replace(
-        full, weights=(*full.weights, *weights), reach=Selected(picked * block), indexer=Indexer(heads, width)
+        full,
+        weights=(*full.weights, *weights),
+        reach=Selected(picked * block),
+        indexer=Indexer(heads, width, sums_heads=False),
     )
 
 
