@@ -314,6 +314,16 @@ class QueueContract:
             queue.heartbeat(mine, None)
         assert queue.claim("w").attempts == 2
 
+    def test_failed_request_moved_to_pending_by_hand_is_evaluated_again(self, open_again: Open, queue: Queue) -> None:
+        submit(queue, "a")
+        failed = queue.fail(queue.claim("w"), "no", retry=False)
+        store = open_again()
+        rev = store.head()
+        store.commit({"pending/id/id-a.json": store.read(failed.path, rev)}, [failed.path], rev, "by hand")
+        mine = queue.claim("w")
+        assert (mine.reason, mine.ended_at, mine.attempts) == (None, None, 2)
+        assert queue.finish(mine, ["r"]).reason is None
+
     def test_holder_of_a_record_that_somebody_broke_has_lost_it(self, open_again: Open, queue: Queue) -> None:
         submit(queue, "a")
         mine, store = queue.claim("w"), open_again()

@@ -28,9 +28,10 @@ def resubmitted(old: Request, body: Mapping[str, object], *, now_s: float, ticke
 
 
 def claimed(request: Request, *, lease_id: str, worker: str, now_s: float, lease_s: float, beat: str) -> Request:
-    """Give a pending request to a worker."""
+    """Give a pending request to a worker; what a hand that moved it from another folder left over is cleared."""
     lease = Lease(lease_id, worker, now_s, now_s + lease_s, beat)
-    return replace(request, state=State.RUNNING, attempts=request.attempts + 1, lease=lease)
+    waiting = replace(request, reason=None, result_ids=(), ended_at=None)
+    return replace(waiting, state=State.RUNNING, attempts=request.attempts + 1, lease=lease)
 
 
 def renewed(request: Request, progress: Progress | None, *, now_s: float, lease_s: float, beat: str) -> Request:

@@ -93,7 +93,7 @@ class HubStore:
     def list(self, prefix: str, rev: str) -> dict[str, str]:
         """Return path to content id below `prefix` at `rev`: git blob id, for large files their sha256."""
         check_prefix(prefix)
-        known = self._listings.get((rev, "")) or self._listings.get((rev, prefix))
+        known = self._listings.get((rev, ""), self._listings.get((rev, prefix)))
         if known is None:
             known = self._fetch_listing(prefix, rev)
             with self._lock:
