@@ -15,9 +15,7 @@ from moe_cap.errors import InvalidInputError
 from moe_cap.preflight import Preflight, check
 from moe_cap.submission import Submission, parse_submission
 
-File = Annotated[
-    Path | None, typer.Argument(metavar="[REQUEST.json]", help="A submission; options override it.")
-]
+File = Annotated[Path | None, typer.Argument(metavar="[REQUEST.json]", help="A submission; options override it.")]
 Model = Annotated[str | None, typer.Option(help="Hub id, or a folder that starts with ./ or /.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 Engine = Annotated[str | None, typer.Option(help="Serving engine.")]
