@@ -1,0 +1,1 @@
+"""Measuring: engines, load, accuracy, power and the probe. The only room that imports torch."""

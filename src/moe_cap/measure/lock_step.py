@@ -1,0 +1,60 @@
+"""How requests reach an engine.
+
+An in-process engine runs fixed batches: `lock_step` starts `concurrency` requests together, ends them together and
+goes on with the next ones: a closed loop whose users wait for each other. A server is driven by a streaming client
+with the same signature. Which of them it is, an engine's session knows; the walk never asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.base import Completion, EngineRun, Request
+
+Batch = Callable[[Sequence[Request]], EngineRun]
+
+BATCHES_PER_LEVEL = 4
+REQUESTS_PER_LEVEL = 16
+"""At least so many of each where the submission leaves the number open: percentiles over fewer say nothing."""
+
+
+def requests_for(concurrency: int, asked: int | None) -> int:
+    """Requests of one level, whole batches only: a half-empty batch would be another load."""
+    wanted = asked if asked is not None else max(REQUESTS_PER_LEVEL, BATCHES_PER_LEVEL * concurrency)
+    return -(-wanted // concurrency) * concurrency
+
+
+def batches(requests: Sequence[Request], concurrency: int) -> list[Sequence[Request]]:
+    """The requests that run together, in order."""
+    return [requests[start : start + concurrency] for start in range(0, len(requests), concurrency)]
+
+
+def lock_step(run_batch: Batch, requests: Sequence[Request], concurrency: int) -> EngineRun:
+    """Carry requests in fixed batches, one batch after the other."""
+    runs = [run_batch(batch) for batch in batches(requests, concurrency)]
+    return EngineRun(
+        completions=tuple(completion for run in runs for completion in run.completions),
+        steps=tuple(step for run in runs for step in run.steps),
+        started_s=runs[0].started_s,
+        ended_s=runs[-1].ended_s,
+    )
+
+
+def check_lengths(requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+    """Every request was answered, in full, with one arrival time for each token.
+
+    Raises:
+        InvalidRunError: one was not; a shorter answer is a lighter load, so its times say nothing about this one.
+    """
+    answers = {completion.request_id: completion for completion in completions}
+    for request in requests:
+        answer = answers.get(request.id)
+        if answer is None:
+            raise InvalidRunError(f"request {request.id} was never answered")
+        got = len(answer.tokens)
+        if answer.error is None and (got != request.output_tokens or got != len(answer.token_s)):
+            raise InvalidRunError(
+                f"request {request.id} was answered with {got} tokens ({len(answer.token_s)} timed)"
+                f" instead of {request.output_tokens}"
+            )

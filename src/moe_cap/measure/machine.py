@@ -1,0 +1,111 @@
+"""The machine that a run stood on: its device, the peaks from the datasheet and those from the probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moe_cap.errors import InvalidRunError, MissingPeakError
+from moe_cap.hardware import Device, DeviceKind, Machine, find_device, probed_device
+from moe_cap.measure.probe import Probe
+from moe_cap.result import HardwareRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Peaks of one device; None where the datasheet, or the probe, has none for this compute dtype."""
+
+    compute_dtype: str
+    datasheet_bytes_per_s: float | None
+    datasheet_flops_per_s: float | None
+    measured_bytes_per_s: float | None
+    measured_flops_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredMachine:
+    """What the walk needs to know about the hardware.
+
+    Attributes:
+        device: of the catalogue, or made of the probe.
+        in_catalogue: whether its datasheet is known; only then there are datasheet peaks, prices and power limits.
+    """
+
+    machine: Machine
+    device: Device
+    in_catalogue: bool
+    probe: Probe
+    num_devices: int
+
+    def peaks(self, compute_dtype: str) -> Peaks:
+        """Peaks that belong to this compute dtype."""
+        datasheet_flops_per_s = None
+        if self.in_catalogue:
+            try:
+                datasheet_flops_per_s = self.device.peak_flops(compute_dtype)
+            except MissingPeakError:
+                datasheet_flops_per_s = None
+        return Peaks(
+            compute_dtype=compute_dtype,
+            datasheet_bytes_per_s=self.device.peak_bytes_per_s.value if self.in_catalogue else None,
+            datasheet_flops_per_s=datasheet_flops_per_s,
+            measured_bytes_per_s=self.probe.copy_bytes_per_s,
+            measured_flops_per_s=self.probe.gemm_flops_per_s.get(compute_dtype),
+        )
+
+    def record(self, compute_dtype: str) -> HardwareRecord:
+        """For the result."""
+        peaks = self.peaks(compute_dtype)
+        found = self.machine.devices[0]
+        return HardwareRecord(
+            device=self.device.id,
+            device_name=found.name,
+            num_devices=self.num_devices,
+            memory_bytes=found.memory_bytes,
+            host_cpu=self.machine.cpu_model,
+            host_cores=self.machine.cores,
+            host_memory_bytes=self.machine.dram_bytes,
+            driver=found.driver,
+            datasheet_peak_bytes_per_s=peaks.datasheet_bytes_per_s,
+            datasheet_peak_flops_per_s=peaks.datasheet_flops_per_s,
+            measured_peak_bytes_per_s=peaks.measured_bytes_per_s,
+            measured_peak_flops_per_s=peaks.measured_flops_per_s,
+            peak_dtype=compute_dtype,
+            probe=self.probe.as_json(),
+        )
+
+
+def identify_machine(machine: Machine, probe: Probe, *, asked: str | None) -> MeasuredMachine:
+    """The device that was measured, from the catalogue where it is known.
+
+    Args:
+        machine: as the vendors' libraries see it.
+        probe: of its first device.
+        asked: device that the submission wants, None for any.
+
+    Raises:
+        InvalidRunError: this machine has another device than was asked for.
+    """
+    found = machine.devices[0]
+    if found.device_id is not None and found.device_id != "cpu-probed":
+        known = MeasuredMachine(machine, find_device(found.device_id), in_catalogue=True, probe=probe, num_devices=1)
+    else:
+        known = MeasuredMachine(machine, _from_probe(machine, probe), in_catalogue=False, probe=probe, num_devices=1)
+    if asked is not None and asked != known.device.id:
+        raise InvalidRunError(f"{asked} was asked for, this machine has {known.device.id} ({found.name})")
+    return known
+
+
+def _from_probe(machine: Machine, probe: Probe) -> Device:
+    found = machine.devices[0]
+    cpu = found.device_id == "cpu-probed"
+    return probed_device(
+        "cpu-probed" if cpu else "gpu-probed",
+        name=found.name,
+        vendor=found.vendor,
+        kind=DeviceKind.CPU if cpu else DeviceKind.GPU,
+        as_of=probe.measured_at[:10],
+        memory_bytes=found.memory_bytes,
+        peak_bytes_per_s=probe.copy_bytes_per_s,
+        peak_flops_per_s=probe.gemm_flops_per_s,
+        host_link_bytes_per_s=probe.host_copy_bytes_per_s,
+    )

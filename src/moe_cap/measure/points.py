@@ -1,0 +1,201 @@
+"""One load level as it is published: its numbers, its routing and the raw events behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_cap.architecture import Architecture
+from moe_cap.measure.costs import CostInputs, cost_quantities
+from moe_cap.measure.engines.base import EngineRun, Request, RoutingRows
+from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
+from moe_cap.measure.machine import MeasuredMachine, Peaks
+from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities, unknown
+from moe_cap.metrics.cost import TokenRate
+from moe_cap.metrics.latency import RequestTiming
+from moe_cap.precision import StoragePlan
+from moe_cap.quantity import Quantity
+from moe_cap.result import Load, Point, RawRequest, RawStep
+from moe_cap.routing import Step, StepKind, activated_experts_at_batch, expert_histogram
+
+J_PER_KWH = 3.6e6
+STEPS_FOR_BATCH_CURVE = 64
+"""Evenly spaced decode positions from which the curve over batch sizes is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelResult:
+    """Everything that one level gave."""
+
+    load: Load
+    requests: tuple[Request, ...]
+    passes: tuple[TimedPass, ...]
+    traces: tuple[Trace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What was measured, on what."""
+
+    architecture: Architecture
+    storage: StoragePlan
+    machine: MeasuredMachine
+    peaks: Peaks
+    idle_w: float | None
+    no_power_reason: str | None
+
+
+def build_point(level: LevelResult, system: System) -> Point:
+    """The published point of a level."""
+    arch = system.architecture
+    source = routing_source(level.traces[0], arch)
+    account = Account(arch, system.storage, system.peaks, system.machine.num_devices, source)
+    steps = [steps_of(timed, trace, arch) for timed, trace in zip(level.passes, level.traces, strict=True)]
+    requests = raw_requests(level)
+    repeats = [
+        Repeat(tuple(map(_timing, (raw for raw in requests if raw.repeat == index))), repeat_steps)
+        for index, repeat_steps in enumerate(steps)
+    ]
+    quantities = measured_quantities(repeats, level.load.concurrency, account)
+    quantities["routing_agreement"] = _agreement(level.traces)
+    quantities |= _energy(level, system)
+    quantities |= _costs(level, system, quantities)
+    rows = level.traces[0].rows
+    return Point(
+        load=level.load,
+        quantities=quantities,
+        routing_source=source,
+        activated_by_layer=_by_layer(steps[0]) if rows else None,
+        expert_tokens=_expert_tokens(rows, arch) if rows else None,
+        activated_by_batch_size=_by_batch_size(rows, level.requests) if rows else None,
+        invalid=_invalid(quantities),
+        requests=requests,
+        steps=tuple(_raw_step(step, index) for index, group in enumerate(steps) for step in group),
+    )
+
+
+def raw_requests(level: LevelResult) -> tuple[RawRequest, ...]:
+    """Every request's events, seconds since the first pass of the level began."""
+    origin_s = level.passes[0].run.started_s
+    prompts = {request.id: len(request.prompt) for request in level.requests}
+    return tuple(
+        RawRequest(
+            sent_s=done.sent_s - origin_s,
+            token_s=tuple(time_s - origin_s for time_s in done.token_s),
+            ended_s=done.ended_s - origin_s,
+            input_tokens=prompts[done.request_id],
+            output_tokens=len(done.tokens),
+            error=done.error,
+            repeat=repeat,
+        )
+        for repeat, timed in enumerate(level.passes)
+        for done in timed.run.completions
+    )
+
+
+def _timing(raw: RawRequest) -> RequestTiming:
+    return RequestTiming(
+        sent_s=raw.sent_s,
+        intended_s=raw.intended_s,
+        token_s=raw.token_s,
+        ended_s=raw.ended_s,
+        input_tokens=raw.input_tokens,
+        output_tokens=raw.output_tokens,
+        error=raw.error,
+    )
+
+
+def _raw_step(step: Step, repeat: int) -> RawStep:
+    return RawStep(
+        kind=step.kind,
+        step_s=step.step_s,
+        new_tokens=step.new_tokens,
+        context_tokens=step.context_tokens,
+        activated_experts=step.activated_experts,
+        logit_rows=step.logit_rows,
+        repeat=repeat,
+    )
+
+
+def _agreement(traces: Sequence[Trace]) -> Quantity:
+    shares = [trace.agreement for trace in traces if trace.agreement is not None]
+    if not shares:
+        return unknown("routing_agreement", "there was no routing pass: the model is dense, or the engine cannot tell")
+    return known("routing_agreement", min(shares))
+
+
+def _output_tokens(runs: Sequence[EngineRun]) -> int:
+    return sum(len(completion.tokens) for run in runs for completion in run.completions)
+
+
+def _energy(level: LevelResult, system: System) -> dict[str, Quantity]:
+    """Energy of the timed windows of all repetitions; the idle power stands beside it and is not subtracted."""
+    windows = [timed.energy for timed in level.passes if timed.energy is not None]
+    joules = [window.total_j for window in windows if window.total_j is not None]
+    idle = system.idle_w
+    reason = system.no_power_reason or "the energy counters gave no value"
+    quantities = {"idle_power_w": known("idle_power_w", idle) if idle is not None else unknown("idle_power_w", reason)}
+    names = ("power_w", "energy_j", "j_per_output_token", "output_tokens_per_kwh")
+    if len(joules) != len(level.passes) or not sum(joules) > 0:
+        return quantities | {name: unknown(name, reason) for name in names}
+    total_j, tokens = sum(joules), _output_tokens([timed.run for timed in level.passes])
+    note = f"counters: {windows[0].covers}"
+    return quantities | {
+        "power_w": known("power_w", total_j / sum(window.seconds for window in windows), note=note),
+        "energy_j": known("energy_j", total_j, note=f"{note}; {len(joules)} repetitions together"),
+        "j_per_output_token": known("j_per_output_token", total_j / tokens, source="derived", note=note),
+        "output_tokens_per_kwh": known(
+            "output_tokens_per_kwh", tokens / total_j * J_PER_KWH, source="derived", note=note
+        ),
+    }
+
+
+def _costs(level: LevelResult, system: System, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    output, total = quantities["output_tokens_per_s"].value, quantities["total_tokens_per_s"].value
+    windows = [timed.energy for timed in level.passes if timed.energy is not None]
+    if not output:
+        return {}
+    return cost_quantities(
+        CostInputs(
+            device=system.machine.device,
+            num_devices=system.machine.num_devices,
+            rate=TokenRate(output, total),
+            energy_j=quantities["energy_j"].value,
+            seconds=sum(window.seconds for window in windows),
+            counters=windows[0].covers if windows else "",
+        )
+    )
+
+
+def _invalid(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
+    failed = quantities["failed_requests"].value
+    return broken_rules(quantities) + ((f"{failed:.0f} requests failed",) if failed else ())
+
+
+def _by_layer(steps: Sequence[Step]) -> tuple[float, ...]:
+    """Mean distinct experts of each MoE layer over the decode steps."""
+    decode = [step.activated_experts for step in steps if step.kind is StepKind.DECODE and step.activated_experts]
+    return tuple(float(mean) for mean in np.mean(np.asarray(decode), axis=0))
+
+
+def _expert_tokens(rows: Mapping[str, RoutingRows], arch: Architecture) -> tuple[tuple[int, ...], ...]:
+    """Tokens that each expert received, prompts included, [layers][experts]."""
+    ids = np.concatenate([trace.experts for trace in rows.values()])
+    return tuple(tuple(int(count) for count in layer) for layer in expert_histogram(ids, arch.num_experts))
+
+
+def _by_batch_size(rows: Mapping[str, RoutingRows], requests: Sequence[Request]) -> dict[int, float]:
+    """Mean distinct experts per layer if 1, 2, 4 ... of the traced sequences had been decoded together."""
+    decoded = _decode_ids(rows, requests)
+    sizes = [2**power for power in range(decoded.shape[0].bit_length())]
+    return {size: float(np.mean(activated_experts_at_batch(decoded, size))) for size in sizes}
+
+
+def _decode_ids(rows: Mapping[str, RoutingRows], requests: Sequence[Request]) -> NDArray[np.int16]:
+    """Ids of the decoded positions, [sequences, steps, layers, top_k], thinned to `STEPS_FOR_BATCH_CURVE` steps."""
+    stacked = np.stack([rows[request.id].experts[len(request.prompt) :] for request in requests if request.id in rows])
+    chosen = np.linspace(0, stacked.shape[1] - 1, min(stacked.shape[1], STEPS_FOR_BATCH_CURVE)).astype(int)
+    return stacked[:, chosen]

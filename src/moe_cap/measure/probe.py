@@ -1,0 +1,156 @@
+"""What this machine can really do: copy bandwidth of its memory and rate of its matrix units, best of several.
+
+The numbers are the measured peaks of a result. They are kept in a file between runs, under a fingerprint of the
+machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import torch
+from pydantic import JsonValue
+
+from moe_cap.measure.environment import cpu_name
+
+log = logging.getLogger("moe_cap")
+
+PROBE_VERSION = 1
+REPEATS = 7
+CPU_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
+SMALLEST_COPY_BYTES = 256 * 2**20
+CPU_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CUDA_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CPU_SIDE, CUDA_SIDE = 2048, 8192
+"""Side of the square matrices that are multiplied: compute bound, and not long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Measured peaks of one device of this machine.
+
+    Attributes:
+        copy_bytes_per_s: bytes read plus bytes written per second of a copy between buffers larger than the caches.
+        gemm_flops_per_s: 2 n^3 per second of a square matrix product, by compute dtype.
+        host_copy_bytes_per_s: from the host's pinned memory to the device; None on a CPU.
+        copied_bytes: size of each buffer.
+        threads: CPU threads that did it.
+    """
+
+    version: int
+    fingerprint: str
+    measured_at: str
+    device: str
+    threads: int
+    copy_bytes_per_s: float
+    copied_bytes: int
+    gemm_flops_per_s: dict[str, float]
+    gemm_side: int
+    host_copy_bytes_per_s: float | None
+    repeats: int
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """For the record."""
+        return asdict(self)
+
+
+def probe_machine(device: str, home: Path) -> Probe:
+    """This machine's probe, from its file or measured now with the threads that torch is set to."""
+    fingerprint = _fingerprint(device)
+    path = home / "probe" / f"{fingerprint}.json"
+    if path.is_file():
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if body.get("version") == PROBE_VERSION:
+            return Probe(**body)
+    log.info("probing %s: copy bandwidth and matrix products", device)
+    probe = measure(device, fingerprint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(probe.as_json(), indent=1), encoding="utf-8")
+    temporary.replace(path)
+    return probe
+
+
+def measure(device: str, fingerprint: str) -> Probe:
+    """Run the probe."""
+    cuda = device.startswith("cuda")
+    size = 2 * 2**30 if cuda else max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes())
+    size = min(size, _free_bytes(device) // 4)
+    side = CUDA_SIDE if cuda else CPU_SIDE
+    return Probe(
+        version=PROBE_VERSION,
+        fingerprint=fingerprint,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=torch.cuda.get_device_name(device) if cuda else cpu_name(),
+        threads=torch.get_num_threads(),
+        copy_bytes_per_s=_copy_rate(device, device, size) * 2,
+        copied_bytes=size,
+        gemm_flops_per_s={
+            name: _gemm_rate(device, dtype, side) for name, dtype in (CUDA_DTYPES if cuda else CPU_DTYPES).items()
+        },
+        gemm_side=side,
+        host_copy_bytes_per_s=_copy_rate("cpu", device, size) if cuda else None,
+        repeats=REPEATS,
+    )
+
+
+def _copy_rate(source: str, target: str, size: int) -> float:
+    """Bytes of one buffer per second, the best of several copies."""
+    read = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=source != target)
+    written = torch.zeros(size, dtype=torch.uint8, device=target)
+    return size / _best_s(lambda: written.copy_(read, non_blocking=True), target)
+
+
+def _gemm_rate(device: str, dtype: torch.dtype, side: int) -> float:
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2))
+    product = torch.empty(side, side, dtype=dtype, device=device)
+    return 2 * side**3 / _best_s(lambda: torch.mm(left, right, out=product), device)
+
+
+def _best_s(work: Callable[[], object], device: str) -> float:
+    """Shortest of several runs, seconds, after one that warms up."""
+    times = []
+    for _ in range(REPEATS + 1):
+        started_s = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started_s)
+    return min(times[1:])
+
+
+def _last_level_cache_bytes() -> int:
+    """Largest cache that the kernel reports, 0 where it reports none."""
+    sizes = [path.read_text().strip() for path in CPU_CACHE.glob("index*/size")]
+    return max((int(size.removesuffix("K")) * 1024 for size in sizes if size.endswith("K")), default=0)
+
+
+def _free_bytes(device: str) -> int:
+    return (
+        int(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else int(psutil.virtual_memory().available)
+    )
+
+
+def _fingerprint(device: str) -> str:
+    """Whatever changes it changes the peaks."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    parts = (
+        PROBE_VERSION,
+        platform.node(),
+        cpu_name(),
+        psutil.virtual_memory().total,
+        name,
+        torch.get_num_threads(),
+        torch.__version__,
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

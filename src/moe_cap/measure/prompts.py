@@ -1,0 +1,88 @@
+"""Prompts of an exact length that are text, not noise: random tokens skew the routing.
+
+The text is the solved problems of the submission's first task, or, where no task was asked for, the worked examples of
+BIG-Bench Hard (Suzgun et al., arXiv 2210.09261) that lm-eval ships.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lm_eval.tasks
+import yaml
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.base import Request, Tokenizer
+from moe_cap.measure.tasks import load_task
+
+EXAMPLES = Path(lm_eval.tasks.__file__).parent / "bbh" / "cot_fewshot"
+TOKENS_PER_PASSAGE = 8
+"""At least so many has nearly every passage, which bounds how many are tokenised at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """Pieces of text that prompts are made of, and what they are, for the record."""
+
+    texts: tuple[str, ...]
+    description: str
+
+
+def worked_examples() -> Passages:
+    """Questions with their step-by-step answers, as people put them to models."""
+    texts = []
+    for path in sorted(EXAMPLES.glob("[a-z]*.yaml")):
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        samples = body["fewshot_config"]["samples"]
+        texts += [f"Q: {sample['input']}\nA: Let's think step by step.\n{sample['target']}" for sample in samples]
+    return Passages(tuple(texts), "worked examples of BIG-Bench Hard, in random order")
+
+
+def solved_problems(task: str, data_dir: Path | None) -> Passages:
+    """Every problem of a task with its answer."""
+    loaded = load_task(task, data_dir=data_dir)
+    texts = tuple(_solved(loaded, document) for document in loaded.eval_docs)
+    return Passages(texts, f"problems of {task} with their answers, in random order")
+
+
+def _solved(task: object, document: dict[str, object]) -> str:
+    question = task.doc_to_text(document)  # type: ignore[attr-defined]  # lm_eval is untyped
+    answer = task.doc_to_target(document)  # type: ignore[attr-defined]
+    choices = task.doc_to_choice(document) if isinstance(answer, int) else None  # type: ignore[attr-defined]
+    return f"{question}{choices[answer] if choices else answer}"
+
+
+def build_requests(
+    passages: Passages,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    number: int,
+    input_tokens: int,
+    output_tokens: int,
+    seed: int,
+) -> tuple[Request, ...]:
+    """Different requests of one exact shape; the same arguments give the same requests.
+
+    Raises:
+        InvalidRunError: the passages hold no text.
+    """
+    if not any(passages.texts):
+        raise InvalidRunError("there is no text to make prompts of")
+    rng = random.Random(f"{seed}/{name}")  # noqa: S311 reproducible prompts, no secret
+    return tuple(
+        Request(f"{name}-{index}", _prompt(passages.texts, tokenizer, input_tokens, rng), output_tokens)
+        for index in range(number)
+    )
+
+
+def _prompt(texts: Sequence[str], tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
+    tokens: list[int] = []
+    order: list[str] = []
+    while len(tokens) < length:
+        order += rng.sample(texts, min(len(texts), -(-length // TOKENS_PER_PASSAGE)))
+        tokens = tokenizer.encode("\n".join(order))
+    return tuple(tokens[:length])
