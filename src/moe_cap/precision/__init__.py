@@ -1,16 +1,19 @@
 """Number formats and which tensors of a model are stored in which."""
 
+from moe_cap.precision.checkpoint import Checkpoint, read_checkpoint
 from moe_cap.precision.formats import WeightFormat, plain_format
 from moe_cap.precision.plan import StoragePlan, StorageRule, storage_of, stored_bytes, uniform_storage
 from moe_cap.precision.quantization import parse_hf_quant_config, parse_quantization
 
 __all__ = [
+    "Checkpoint",
     "StoragePlan",
     "StorageRule",
     "WeightFormat",
     "parse_hf_quant_config",
     "parse_quantization",
     "plain_format",
+    "read_checkpoint",
     "storage_of",
     "stored_bytes",
     "uniform_storage",
