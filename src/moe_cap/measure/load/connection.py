@@ -147,10 +147,11 @@ class Connection:
         self._write()
 
     def _write(self) -> None:
-        if self._socket is None:
+        if self._socket is None or self._exchange is None:
             return
         try:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            self._exchange.heard_ns = monotonic_ns()
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except OSError as error:

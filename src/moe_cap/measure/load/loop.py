@@ -2,13 +2,14 @@
 
 asyncio wakes up on the next whole millisecond (its selector rounds timeouts up) and spends several microseconds between
 the kernel and the protocol; a load client pays both in every number that it reports. This loop keeps epoll and a heap,
-and nothing else. docs/load.md has the comparison.
+and nothing else.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import resource
 import select
 import sys
 import threading
@@ -31,6 +32,12 @@ Callback = Callable[[], None]
 
 def _no_work() -> bool:
     return False
+
+
+def allow_many_sockets() -> None:
+    """A connection for each request under way: the usual soft limit of 1024 is below that."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Loop:

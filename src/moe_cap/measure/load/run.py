@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from moe_cap.measure.load.client import Limits, find_peer
 from moe_cap.measure.load.connection import Peer
 from moe_cap.measure.load.drive import Order, Progress, Saturation, Share
 from moe_cap.measure.load.events import RequestEvents, TokenCounting
+from moe_cap.measure.load.loop import allow_many_sockets
 from moe_cap.measure.load.request import Prompt, Target, encode_request
 from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
 from moe_cap.measure.load.validity import Rules, broken_rules
@@ -55,7 +55,7 @@ class LoadRun:
         started_s: start of the timed part on `time.monotonic()`, which all times count from.
         requests: in the order of the plan, failed ones included.
         warm_up: the requests before it; in no figure.
-        window: what rates are taken over; a run without a steady part is invalid.
+        window: what rates are taken over; its kind tells whether the run had a steady part.
         saturation: of each worker.
         invalid: every rule that was broken, for people; empty for a valid run.
     """
@@ -120,7 +120,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     """
     _check(plan)
     peer = find_peer(plan.target)
-    _allow_many_sockets()
+    allow_many_sockets()
     warm_up = _warm_up(plan, peer)
     share = _share(plan, peer, plan.prompts, plan.arrivals, "r")
     started_ns, parts = drive_all(split_share(share, plan.workers), progress)
@@ -140,9 +140,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
         warm_up=warm_up,
         window=window,
         saturation=saturation,
-        invalid=broken_rules(
-            requests, plan.arrivals, window, saturation, plan.rules, exact_lengths=plan.target.ignore_eos
-        ),
+        invalid=broken_rules(requests, plan.arrivals, saturation, plan.rules, exact_lengths=plan.target.ignore_eos),
     )
 
 
@@ -186,9 +184,3 @@ def _refuse_too_many_failures(plan: LoadPlan, requests: Sequence[RequestEvents])
         raise ServerError(
             f"{plan.target.url}: {len(failures)} of {len(requests)} requests failed, the last one: {failures[-1]}"
         )
-
-
-def _allow_many_sockets() -> None:
-    """A connection for each request under way: the usual soft limit of 1024 is below that."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -10,7 +10,7 @@ from itertools import accumulate
 from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
-from moe_cap.metrics.latency import Window, WindowKind, summary
+from moe_cap.metrics.latency import summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ class Rules:
 def broken_rules(
     requests: Sequence[RequestEvents],
     arrivals: ClosedLoop | OpenLoop,
-    window: Window,
     saturation: Sequence[Saturation],
     rules: Rules,
     *,
@@ -43,7 +42,7 @@ def broken_rules(
     complete = [request for request in requests if request.failure is None]
     found = [
         *_client_limits(requests, saturation, rules),
-        *_loop_kept(requests, arrivals, window),
+        *_loop_kept(requests, arrivals),
         *_lengths(complete, exact=exact_lengths),
         *_degenerate(complete, rules),
     ]
@@ -77,13 +76,11 @@ def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Satur
             )
 
 
-def _loop_kept(requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop, window: Window) -> Iterator[str]:
+def _loop_kept(requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop) -> Iterator[str]:
     if isinstance(arrivals, ClosedLoop):
         observed = peak_concurrency(requests)
         if observed != arrivals.concurrency:
             yield f"{arrivals.concurrency} requests were to be under way at once, {observed} were observed"
-    if window.kind is not WindowKind.STEADY:
-        yield "no steady window: the run needs more requests than are under way at once"
 
 
 def _lengths(complete: Sequence[RequestEvents], *, exact: bool) -> Iterator[str]:

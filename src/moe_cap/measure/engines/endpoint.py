@@ -1,0 +1,289 @@
+"""Any OpenAI-compatible server that already runs: measured from outside, its routing replayed on the same tokens.
+
+Nothing is started and nothing is stopped here, so an endpoint cannot be asked for by a submission: whoever measures his
+own deployment makes one, `EndpointEngine("http://host:8000/v1")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
+from moe_cap.measure.engines.base import (
+    Capabilities,
+    Completion,
+    Continuation,
+    EngineRun,
+    LaunchSpec,
+    Request,
+    RoutingRows,
+    Score,
+    Session,
+    Tokenizer,
+)
+from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
+from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.load import (
+    ClosedLoop,
+    FailureKind,
+    Limits,
+    LoadPlan,
+    LoadRun,
+    Prompt,
+    RequestEvents,
+    Rules,
+    Target,
+    run_load,
+)
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.result import EngineRecord
+from moe_cap.routing import RoutingSource
+
+GREETING = "A mixture of experts sends every token to a few of many small networks, and reads only those."
+"""Counted by the server and by the model's own tokenizer; the two must agree."""
+
+UNTIMED = Rules(max_lag_s=float("inf"), max_beat_lag_s=float("inf"), max_failed_share=1.0, max_degenerate_share=1.0)
+SCORES_AT_ONCE = 8
+REPLAY_PRECISION = "bf16"
+REFUSALS = frozenset({400, 422})
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Fields beyond the standard that a server takes; the more it takes, the more exactly it can be measured."""
+
+    name: str
+    running_usage: bool
+    extra: Mapping[str, JsonValue]
+
+
+DIALECTS = (
+    Dialect("token ids and running usage", running_usage=True, extra={"return_token_ids": True}),
+    Dialect("running usage", running_usage=True, extra={}),
+    Dialect("final usage only", running_usage=False, extra={}),
+)
+"""Tried in this order when a session begins; a refusal of the fields (400, 422) takes the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEngine:
+    """The engine as a description; see `moe_cap.measure.engines.base.Engine`.
+
+    Attributes:
+        url: base address, ends in /v1.
+        model: name that the server serves the model under; None where it serves only one.
+        headers: e.g. authorization; never published.
+        rules: what is believed of a timed pass.
+        read_tokenizer: the model's own, from its files.
+    """
+
+    url: str
+    model: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    rules: Rules = field(default_factory=Rules)
+    read_tokenizer: Callable[[ModelFiles], Tokenizer] = HubTokenizer
+    name: str = "endpoint"
+
+    def probe(self) -> Capabilities:
+        """Whether somebody answers; what runs there is told by the session."""
+        http = OpenAiHttp(self.url, self.headers)
+        try:
+            http.models()
+            reason, version = None, http.about().version
+        except ServerError as error:
+            reason, version = str(error), None
+        finally:
+            http.close()
+        return Capabilities(reason is None, reason, version, RoutingSource.REPLAY, step_times=False)
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """Nothing is launched; the precision is what the server is said to run."""
+        return LaunchSpec(files=files, precision=precision, options={"url": self.url})
+
+    def start(self, spec: LaunchSpec, log: Path) -> EndpointSession:
+        """Attach to the server and find out how it can be spoken to.
+
+        Raises:
+            EngineStartError: nobody answers there, or the model is not served.
+            ServerError: it answers badly.
+            InvalidRunError: it counts other tokens than the model's own tokenizer.
+        """
+        http = OpenAiHttp(self.url, self.headers)
+        try:
+            served = _served_model(http, self.url, self.model)
+            tokenizer = self.read_tokenizer(spec.files)
+            target = Target(self.url, served.name, headers=self.headers)
+            dialect = _agree_on_dialect(target, tokenizer, self.limits)
+        except BaseException:
+            http.close()
+            raise
+        target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
+        return EndpointSession(self, spec, log, http, served, tokenizer, target, dialect)
+
+
+def _served_model(http: OpenAiHttp, url: str, wanted: str | None) -> ServedModel:
+    try:
+        models = http.models()
+    except ServerError as error:
+        raise EngineStartError(f"no OpenAI-compatible server answers at {url}: {error}") from error
+    names = ", ".join(model.name for model in models) or "none"
+    chosen = [model for model in models if wanted in {None, model.name}]
+    if len(chosen) != 1:
+        asked = "no single model" if wanted is None else f"no model {wanted!r}"
+        raise EngineStartError(f"{url} serves {asked}; it serves: {names}")
+    return chosen[0]
+
+
+def _agree_on_dialect(target: Target, tokenizer: Tokenizer, limits: Limits) -> Dialect:
+    prompt = Prompt(GREETING, 2, input_tokens=len(tokenizer.encode(GREETING)))
+    refusal = ""
+    for dialect in DIALECTS:
+        spoken = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
+        run = run_load(LoadPlan(spoken, [prompt], ClosedLoop(1), limits=limits, rules=UNTIMED))
+        failure = run.requests[0].failure
+        if failure is None:
+            run.require_valid()
+            return dialect
+        if failure.status not in REFUSALS:
+            raise ServerError(f"{target.url}: {failure}")
+        refusal = str(failure)
+    raise ServerError(f"{target.url} refuses every form of request, the plainest with {refusal}")
+
+
+class EndpointSession:
+    """A server that somebody else runs; see `moe_cap.measure.engines.base.Session`."""
+
+    def __init__(
+        self,
+        engine: EndpointEngine,
+        spec: LaunchSpec,
+        log: Path,
+        http: OpenAiHttp,
+        served: ServedModel,
+        tokenizer: Tokenizer,
+        target: Target,
+        dialect: Dialect,
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._log = log
+        self._http = http
+        self._served = served
+        self._tokenizer = tokenizer
+        self._target = target
+        self._dialect = dialect
+        self._replayer: Session | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own."""
+        return self._tokenizer
+
+    @property
+    def max_tokens(self) -> int:
+        """As the server tells, else as the configuration does; 2048 where both are silent, as lm-eval assumes."""
+        config = self._spec.files.config
+        return int(self._served.max_tokens or config.get("max_position_embeddings") or 2048)
+
+    def describe(self) -> EngineRecord:
+        """What the server says about itself; the precision is what we were told."""
+        about = self._http.about()
+        arguments: dict[str, JsonValue] = {"served_model": self._served.name, "client_dialect": self._dialect.name}
+        return EngineRecord(
+            name=about.name or "endpoint",
+            version=about.version,
+            arguments={**about.arguments, **arguments},
+            weights_dtype=self._spec.precision,
+            kv_dtype=None,
+            compute_dtype=None,
+        )
+
+    def weights_bytes(self) -> float:
+        """Of the model's files: the server does not tell how it keeps them."""
+        return float(self._spec.files.weights_bytes)
+
+    def warm_up(self, requests: Sequence[Request], concurrency: int) -> None:
+        """Requests of the load's shape."""
+        self.load(requests, min(concurrency, len(requests)))
+
+    def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
+        """Carry requests in a closed loop and keep everything that happened, valid or not.
+
+        Raises:
+            ServerError: more requests failed than the rules bear.
+        """
+        prompts = [Prompt(request.prompt, request.output_tokens, len(request.prompt)) for request in requests]
+        plan = LoadPlan(
+            self._target, prompts, ClosedLoop(concurrency), limits=self._engine.limits, rules=self._engine.rules
+        )
+        return run_load(plan)
+
+    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
+        """The timed pass: a closed loop, from outside."""
+        run = self.load(requests, concurrency).require_valid()
+        completions = tuple(
+            self._completion(request, events, run.started_s)
+            for request, events in zip(requests, run.requests, strict=True)
+        )
+        ended_s = max(completion.ended_s for completion in completions)
+        return EngineRun(completions, (), run.started_s, ended_s)
+
+    def _completion(self, request: Request, events: RequestEvents, started_s: float) -> Completion:
+        failed = events.failure is not None
+        tokens = (events.token_ids or ()) if failed else self._tokens(request, events)
+        return Completion(
+            request_id=request.id,
+            tokens=tokens,
+            sent_s=started_s + events.sent_s,
+            token_s=tuple(started_s + at_s for at_s in events.token_s),
+            ended_s=started_s + events.ended_s,
+            error=str(events.failure) if failed else None,
+        )
+
+    def _tokens(self, request: Request, events: RequestEvents) -> tuple[int, ...]:
+        """The answer's ids: told, or the text's own where that gives as many and every one of them has its time."""
+        tokens = events.token_ids
+        if tokens is None:
+            tokens = tuple(self._tokenizer.encode(events.text, special_tokens=False))
+        if not len(tokens) == len(events.token_s) == events.output_tokens:
+            raise InvalidRunError(
+                f"request {request.id}: {events.output_tokens} tokens came in {len(events.chunk_s)} chunks, as text of "
+                f"{len(tokens)}: the server does not tell which tokens they were, so no routing can be replayed"
+            )
+        return tokens
+
+    def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
+        """The same tokens through the transformers engine, from the same files, on this machine."""
+        if self._replayer is None:
+            transformers = load_engine("transformers")
+            self._replayer = transformers.start(transformers.launch_spec(self._spec.files, REPLAY_PRECISION), self._log)
+        return self._replayer.route(requests, completions)
+
+    def score(self, continuations: Sequence[Continuation]) -> list[Score]:
+        """By echoed log-probabilities, several at once."""
+        with ThreadPoolExecutor(SCORES_AT_ONCE) as pool:
+            return list(pool.map(lambda one: self._http.score(self._served.name, one), continuations))
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
+        """Greedy, until a stop text or the end token, all at once."""
+        target = replace(self._target, ignore_eos=False, extra={**self._target.extra, "stop": list(stop)})
+        asked = [Prompt(tuple(prompt), max_tokens) for prompt in prompts]
+        run = run_load(LoadPlan(target, asked, ClosedLoop(len(asked)), limits=self._engine.limits, rules=UNTIMED))
+        for request in run.failed:
+            if request.failure is not None and request.failure.kind is not FailureKind.EMPTY:
+                raise ServerError(f"{self._engine.url}: an answer for the accuracy harness failed: {request.failure}")
+        return [request.text for request in run.requests]
+
+    def stop(self) -> None:
+        """Leave the server alone, and end what was started here."""
+        self._http.close()
+        if self._replayer is not None:
+            self._replayer.stop()
+            self._replayer = None

@@ -1,0 +1,222 @@
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from load_plans import PATIENT, QUICK
+
+from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
+from moe_cap.measure.engines.base import Continuation, Request
+from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
+from moe_cap.measure.load import Limits, Rules
+from moe_cap.measure.mock_script import Behaviour, Fault
+from moe_cap.measure.mock_server import MockServer
+from moe_cap.measure.model_files import ModelFiles, find_model
+from moe_cap.routing import RoutingSource
+from moe_cap.submission import Submission
+
+Serve = Callable[[Behaviour], MockServer]
+SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "model"
+FILES = ModelFiles("mock-moe", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
+
+
+class WordTokenizer:
+    """Counts as the mock server does."""
+
+    name = "words"
+    end_token = prefix_token = 0
+
+    def encode(self, text: str, *, special_tokens: bool | None = None) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def decode(self, tokens: Sequence[int], *, special_tokens: bool = False) -> str:
+        return " ".join("x" * token for token in tokens)
+
+
+def engine(url: str, **changes: Any) -> EndpointEngine:
+    told = {"limits": Limits(connect_s=2.0, silence_s=0.4, request_s=10.0), "rules": PATIENT}
+    return EndpointEngine(url, read_tokenizer=lambda _files: WordTokenizer(), **(told | changes))
+
+
+def attach(server: MockServer, tmp_path: Path, **changes: Any) -> EndpointSession:
+    chosen = engine(server.url, **changes)
+    return chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+
+
+def requests(count: int, output_tokens: int = 4) -> list[Request]:
+    return [Request(f"q{index}", (5, 6, 7 + index), output_tokens) for index in range(count)]
+
+
+def test_a_timed_pass_gives_the_tokens_and_their_times(serve: Serve, tmp_path: Path) -> None:
+    server = serve(QUICK)
+    session = attach(server, tmp_path)
+    before = time.monotonic()
+    run = session.run(requests(6), 2)
+    assert [completion.request_id for completion in run.completions] == [f"q{index}" for index in range(6)]
+    assert before < run.started_s <= run.ended_s < time.monotonic()
+    for completion in run.completions:
+        assert len(completion.tokens) == len(completion.token_s) == 4
+        assert run.started_s <= completion.sent_s < completion.token_s[0] <= completion.ended_s <= run.ended_s
+        assert completion.error is None
+    assert run.steps == ()
+    assert session.describe().arguments["client_dialect"] == "token ids and running usage"
+    session.stop()
+
+
+def test_a_server_that_refuses_our_fields_is_spoken_to_plainly(serve: Serve, tmp_path: Path) -> None:
+    session = attach(serve(Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True)), tmp_path)
+    assert session.describe().arguments["client_dialect"] == "final usage only"
+    run = session.run(requests(4), 2)
+    assert {len(completion.tokens) for completion in run.completions} == {4}
+    session.stop()
+
+
+def test_tokens_that_nobody_can_tell_are_not_made_up(serve: Serve, tmp_path: Path) -> None:
+    behaviour = Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True, tokens_per_chunk=2)
+    session = attach(serve(behaviour), tmp_path)
+    with pytest.raises(InvalidRunError, match="does not tell which tokens"):
+        session.run(requests(4), 2)
+    assert len(session.load(requests(4), 2).requests) == 4
+    session.stop()
+
+
+def test_requests_that_failed_stay_in_the_run_as_failed(serve: Serve, tmp_path: Path) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.001, fault=Fault.DIE, fault_every=4))
+    session = attach(server, tmp_path, rules=Rules(10, 10, max_failed_share=0.5))
+    failed = [completion for completion in session.run(requests(8), 2).completions if completion.error is not None]
+    assert len(failed) == 2
+    assert {len(completion.token_s) for completion in failed} == {2}
+    session.stop()
+
+
+def test_answers_stop_where_the_model_stops(serve: Serve, tmp_path: Path) -> None:
+    session = attach(serve(QUICK), tmp_path)
+    answers = session.answer([(1, 2), (3, 4, 5)], stop=["\n"], max_tokens=3)
+    assert len(answers) == 2
+    assert all(len(answer.split()) == 3 for answer in answers)
+    session.stop()
+
+
+def test_the_context_is_as_long_as_the_server_or_the_configuration_says(serve: Serve, tmp_path: Path) -> None:
+    session = attach(serve(QUICK), tmp_path)
+    assert session.max_tokens == 512
+    session.stop()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "says"),
+    [
+        (Behaviour(added_prompt_tokens=2), InvalidRunError, "another tokenizer"),
+        (Behaviour(fault=Fault.FEWER_TOKENS, fault_after=1), InvalidRunError, "1 tokens answered where 2"),
+        (Behaviour(fault=Fault.NO_USAGE), InvalidRunError, "told no usage"),
+        (Behaviour(fault=Fault.STATUS_500), ServerError, "500"),
+        (Behaviour(fault=Fault.STATUS_429), ServerError, "429"),
+        (Behaviour(fault=Fault.HANG), ServerError, "silent"),
+        (Behaviour(fault=Fault.STALL, fault_after=1), ServerError, "silent"),
+        (Behaviour(fault=Fault.DIE, fault_after=1), ServerError, "died"),
+        (Behaviour(fault=Fault.GARBAGE_STREAM), ServerError, "garbage"),
+        (Behaviour(fault=Fault.GARBAGE_HTTP), ServerError, "garbage"),
+    ],
+)
+def test_a_bad_server_is_found_out_when_it_is_attached(
+    serve: Serve, tmp_path: Path, behaviour: Behaviour, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        attach(serve(behaviour), tmp_path)
+
+
+def test_a_model_that_is_not_served_is_named_with_those_that_are(serve: Serve, tmp_path: Path) -> None:
+    with pytest.raises(EngineStartError, match="no model 'other'; it serves: mock"):
+        attach(serve(QUICK), tmp_path, model="other")
+
+
+def test_a_wrong_address_is_no_start(serve: Serve, tmp_path: Path) -> None:
+    wrong = engine(serve(QUICK).url + "/nothing/here")
+    with pytest.raises(EngineStartError, match="404"):
+        wrong.start(wrong.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+    found = wrong.probe()
+    assert not found.installed
+    assert found.reason is not None
+    assert "404" in found.reason
+
+
+def test_a_server_that_answers_can_be_measured(serve: Serve) -> None:
+    found = engine(serve(QUICK).url).probe()
+    assert (found.installed, found.reason, found.routing) == (True, None, RoutingSource.REPLAY)
+
+
+def told(answers: dict[str, Any]) -> OpenAiHttp:
+    """A server that answers GET paths from a table, everything else with 404."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = answers.get(request.url.path)
+        return httpx.Response(404) if answer is None else httpx.Response(200, json=answer)
+
+    return OpenAiHttp("http://engine/v1", {}, httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(
+    ("answers", "name", "version"),
+    [
+        ({"/version": {"version": "0.32.0"}}, "vllm", "0.32.0"),
+        ({"/get_server_info": {"version": "0.5.23", "tp_size": 2, "internal_states": [{}]}}, "sglang", "0.5.23"),
+        ({"/props": {"build_info": "b11434", "total_slots": 4}}, "llamacpp", "b11434"),
+        ({}, None, None),
+    ],
+)
+def test_an_engine_is_named_by_its_own_words(answers: dict[str, Any], name: str | None, version: str | None) -> None:
+    about = told(answers).about()
+    assert (about.name, about.version) == (name, version)
+
+
+def test_models_are_read_with_their_longest_sequence() -> None:
+    http = told({"/v1/models": {"data": [{"id": "a", "max_model_len": 4096}, {"id": "b"}]}})
+    assert http.models() == (ServedModel("a", 4096), ServedModel("b", None))
+
+
+@pytest.mark.parametrize("answer", [{"data": [7]}, {"models": []}, [1], "x"])
+def test_something_that_is_no_list_of_models_is_refused(answer: Any) -> None:
+    with pytest.raises(ServerError):
+        told({"/v1/models": answer}).models()
+
+
+ECHO = {
+    "choices": [
+        {
+            "logprobs": {
+                "token_logprobs": [None, -1.0, -0.5, -2.0, -0.1],
+                "top_logprobs": [None, {"a": -1.0}, {"b": -0.5}, {"c": -0.7}, {"d": -0.1}],
+            }
+        }
+    ]
+}
+
+
+def test_a_score_is_that_of_the_continuation_alone() -> None:
+    score = parse_score(ECHO, Continuation((1, 2), (3,)))
+    assert (score.log_probability, score.is_greedy) == (-0.5, True)
+    score = parse_score(ECHO, Continuation((1, 2), (3, 4)))
+    assert (score.log_probability, score.is_greedy) == (-2.5, False)
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [({"choices": [{"text": "x"}]}, "does not echo"), ({"choices": []}, "does not echo"), (ECHO, "another tokenizer")],
+)
+def test_a_server_that_cannot_echo_cannot_be_scored(record: dict[str, Any], says: str) -> None:
+    with pytest.raises(ServerError, match=says):
+        parse_score(record, Continuation((1,), (2,) * 9))
+
+
+@pytest.mark.model
+def test_routing_is_replayed_on_the_very_tokens(serve: Serve, tmp_path: Path) -> None:
+    chosen = engine(serve(QUICK).url)
+    session = chosen.start(chosen.launch_spec(find_model(Submission(model=str(SHIPPED))), "bf16"), tmp_path / "log.txt")
+    asked = requests(2)
+    rows = session.route(asked, session.run(asked, 2).completions)
+    assert [row.request_id for row in rows] == ["q0", "q1"]
+    assert {row.experts.shape[0] for row in rows} == {3 + 4 - 1}
+    session.stop()
