@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def run(
     """Measure the system of a request: speed, routing, accuracy, energy and cost. Nothing is published."""
     if not request.is_file():
         raise InvalidInputError(f"there is no file {request}")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read while lm-eval is imported; its bars would fill the log
     try:
         from moe_cap.measure import job  # noqa: PLC0415 torch loads here, and only the worker's extra brings it
     except ModuleNotFoundError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from moe_cap.architecture import Architecture, parse_config
@@ -81,7 +82,7 @@ def check(
     settings: Settings,
     *,
     machine: Machine | None = None,
-    on_hub: Look = find_on_hub,
+    on_hub: Look | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> Preflight:
     """Look at a submission without loading anything; answers within `deadline_s` and never raises for bad input.
@@ -90,13 +91,14 @@ def check(
         submission: what was asked, already valid in form.
         settings: where this machine keeps its probe, and whether folders may be named.
         machine: what the memory is compared with; detected when not given.
-        on_hub: asks the Hub for a model.
+        on_hub: asks the Hub for a model; the real one if not given.
         deadline_s: longest wait for the Hub, seconds.
     """
     findings = _Findings()
     findings.problems += _engine_problems(submission)
     findings.problems += _hardware_problems(submission)
-    model = _find_model(submission, settings, on_hub, deadline_s, findings)
+    ask = on_hub or partial(find_on_hub, token=settings.model_token)
+    model = _find_model(submission, settings, ask, deadline_s, findings)
     known = Preflight(())
     if model is not None:
         known = _look_inside(submission, settings, model, machine or detect_machine(), findings)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -64,8 +64,14 @@ def find_folder(submission: Submission) -> FoundModel:
     return FoundModel(read_config_file(folder), _weight_bytes(sizes))
 
 
-def find_on_hub(submission: Submission) -> FoundModel:
+def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: str | None = None) -> FoundModel:
     """Ask the Hub, and this machine's cache when the Hub does not answer.
+
+    Args:
+        submission: names the model and its revision.
+        token: what evaluations may read with. Never the login of this machine: a stranger who submits the name of a
+            private model must learn nothing.
+        endpoint: of the Hub, the public one if not given.
 
     Raises:
         SubmissionError: no such model or revision, it is gated, it is incomplete, or nothing answers.
@@ -73,10 +79,11 @@ def find_on_hub(submission: Submission) -> FoundModel:
     """
     model, revision = submission.model, submission.revision
     try:
-        info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=REQUEST_S)
+        api = HfApi(endpoint, token=token or False)
+        info = api.model_info(model, revision=revision, files_metadata=True, timeout=REQUEST_S)
         sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
         _refuse_incomplete(model, sizes)
-        config = hf_hub_download(model, "config.json", revision=info.sha, etag_timeout=REQUEST_S)
+        config = api.hf_hub_download(model, "config.json", revision=info.sha, etag_timeout=REQUEST_S)
         return FoundModel(read_config_file(Path(config)), _weight_bytes(sizes))
     except GatedRepoError as error:
         raise SubmissionError(f"{model} is gated: the worker needs a token that may read it", field="model") from error
