@@ -72,6 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # whoever reads the announced address may connect at once
     except OSError as error:
         listener.close()
         message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port"
