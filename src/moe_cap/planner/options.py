@@ -117,6 +117,7 @@ class _Load:
     """What one layout asks, whatever the device."""
 
     parallel: Parallelism
+    count: int
     held_bytes: float
     expert_bytes: float
     activated_expert_bytes: float
@@ -144,7 +145,7 @@ def feasible(
         for parallel in layouts(count, is_moe=bool(arch.moe_blocks)):
             read = step_bytes(arch, step, storage, parallel)
             held = memory(arch, storage, batch=batch, context_tokens=context_tokens, parallel=parallel).total_bytes
-            loads.append(_Load(parallel, held, experts, read.experts, read.total_read, flops))
+            loads.append(_Load(parallel, count, held, experts, read.experts, read.total_read, flops))
     return tuple(_option(device, storage.compute_dtype, loads, tpot_s, batch, assumed) for device in devices)
 
 
@@ -192,10 +193,10 @@ def _fewest(
 ) -> Fit | None:
     best: tuple[float, dict[Limit, float], _Load, float] | None = None
     for load in loads:
-        if best is not None and load.parallel.num_devices > best[2].parallel.num_devices:
+        if best is not None and load.count > best[2].count:
             break
         found = _used(device, peak_flops, load, tpot_s, assumed, offload=offload)
-        if found is None or max(found[0].values()) > 1:
+        if found is None:
             continue
         used, away = found
         step_share = max(share for limit, share in used.items() if limit is not Limit.MEMORY)
@@ -207,34 +208,32 @@ def _fewest(
 def _used(
     device: Device, peak_flops: float, load: _Load, tpot_s: float, assumed: Assumptions, *, offload: bool
 ) -> tuple[dict[Limit, float], float] | None:
-    """Share of every limit that a layout uses, and the expert bytes that are not resident; None: it cannot offload."""
-    count = load.parallel.num_devices
+    """Share of every limit that a layout uses, and the expert bytes that are not resident; None: it exceeds one."""
+    count, link = load.count, device.host_link_bytes_per_s.value
     capacity = count * (device.memory_bytes.value or 0.0) * assumed.usable_memory
+    excess = max(load.held_bytes - capacity, 0.0)
+    if excess and (not offload or link is None or excess > load.expert_bytes):
+        return None
     budget_s = tpot_s * assumed.reachable_bandwidth
     used = {
-        Limit.MEMORY: load.held_bytes / capacity,
+        Limit.MEMORY: min(load.held_bytes / capacity, 1.0),
         Limit.BANDWIDTH: load.read_bytes / (count * (device.peak_bytes_per_s.value or 0.0) * budget_s),
         Limit.COMPUTE: load.flops / (count * peak_flops * assumed.reachable_flops * tpot_s),
     }
-    excess = max(load.held_bytes - capacity, 0.0)
-    if not offload or excess == 0:
-        return used, 0.0
-    if excess > load.expert_bytes or device.host_link_bytes_per_s.value is None:
-        return None
-    crossing = excess / load.expert_bytes * load.activated_expert_bytes
-    used[Limit.MEMORY] = 1.0
-    used[Limit.LINK] = crossing / (count * device.host_link_bytes_per_s.value * budget_s)
-    if assumed.host is not None and assumed.host.peak_bytes_per_s.value is not None:
-        sockets = assumed.sockets * math.ceil(count / assumed.devices_per_host)
-        used[Limit.HOST_MEMORY_BANDWIDTH] = crossing / (sockets * assumed.host.peak_bytes_per_s.value * budget_s)
-    return used, excess
+    if excess and link is not None:
+        crossing = excess / load.expert_bytes * load.activated_expert_bytes
+        used[Limit.LINK] = crossing / (count * link * budget_s)
+        if assumed.host is not None and assumed.host.peak_bytes_per_s.value is not None:
+            sockets = assumed.sockets * math.ceil(count / assumed.devices_per_host)
+            used[Limit.HOST_MEMORY_BANDWIDTH] = crossing / (sockets * assumed.host.peak_bytes_per_s.value * budget_s)
+    return None if max(used.values()) > 1 else (used, excess)
 
 
 def _fit(
     device: Device, step_share: float, used: dict[Limit, float], load: _Load, away: float, *, tpot_s: float, batch: int,
     assumed: Assumptions,
 ) -> Fit:  # fmt: skip
-    count = load.parallel.num_devices
+    count = load.count
     unknown: dict[str, str] = {}
     for name, cell in (("power_w", device.tdp_w), ("all_in_power_w", device.all_in_power_w)):
         if cell.value is None:
