@@ -6,9 +6,10 @@
 One mock server, one run, contenders interleaved (A B C A B C), medians over the rounds. The server's log is the judge:
 
 (a) The highest rate of a constant open loop that a client keeps. The kernel stamps each request as it reaches the
-    server; request i of rate r was due at t0 + i/r, with t0 the earliest that fits. A rate is kept when every request
-    was answered and the 99th percentile of the lag is at most 5 ms, in at least one of two tries. The first second is left
-    out. Rates are doubled until one is not kept, then the bracket is halved twice (geometrically).
+    server; request i of rate r was due at t0 + i/r, with t0 such that one request in a hundred came early. A rate is
+    kept when every request was answered and the 99th percentile of the lag is at most 5 ms, in at least one of two
+    tries. The first two seconds, in which clients warm up, are left out. Rates are doubled until one is not kept, then
+    the bracket is halved twice (geometrically).
 (b) The absolute error of each request's time to first token and mean inter-token latency against what the server did:
     its writes minus the kernel's stamp of the request.
 
@@ -41,8 +42,9 @@ LAG_BUDGET_S = 0.005
 TRIES = 2
 OUTPUT_TOKENS_RATE = 4
 SECONDS_PER_RATE = 5.0
-SETTLING_S = 1.0
-LOWEST_RATE = 25.0
+SETTLING_S = 2.0
+FIRST_RATE = 100.0
+LOWEST_RATE = 5.0
 HALVINGS = 2
 ACCURACY_LOADS = ((10.0, 100, 32), (50.0, 400, 32))
 """Rate, requests, output tokens: an almost idle client, and one with some ten requests under way at once."""
@@ -150,7 +152,8 @@ def schedule_lag(log: list[Served], rate: float) -> tuple[float, float]:
     if len(arrivals) < 2:
         return float("inf"), 0.0
     offsets = [arrived_s - index / rate for index, arrived_s in enumerate(arrivals)]
-    lag = summary(offset - min(offsets) for offset in offsets)
+    began_s = sorted(offsets)[len(offsets) // 100]
+    lag = summary(offset - began_s for offset in offsets)
     return float("inf") if lag is None else lag.p99, (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
 
 
@@ -202,7 +205,7 @@ def rate_benchmark(field: list[Contender], rounds: int, trials: list[Trial]) -> 
     found: dict[str, list[float]] = {contender.name: [] for contender in field}
     for _ in range(rounds):
         for contender in field:
-            start = max(LOWEST_RATE, statistics.median(found[contender.name] or [4 * LOWEST_RATE]))
+            start = max(LOWEST_RATE, statistics.median(found[contender.name] or [FIRST_RATE]))
             found[contender.name].append(highest_rate(contender, start, trials))
     medians = {name: statistics.median(rates) for name, rates in found.items()}
     for name, rates in found.items():

@@ -28,7 +28,7 @@ from pydantic import JsonValue
 
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop, allow_many_sockets
 from moe_cap.measure.load.stamps import ask_for_stamps, receive
-from moe_cap.measure.mock_script import Behaviour, Script, Write, json_response, read_ask, script_of
+from moe_cap.measure.mock_script import LAST_CHUNK, Behaviour, Script, Write, json_response, read_ask, script_of
 
 BACKLOG = 4096
 COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
@@ -163,9 +163,9 @@ class _Connection:
             for _ in range(write.tokens):
                 served.token_ns.append(now_ns)
                 served.late_ns.append(late_ns)
-        self._send(write.data)
-        if write.data.endswith(b"\r\n0\r\n\r\n"):
+        if write.data.endswith(LAST_CHUNK):
             served.ended_ns = now_ns
+        self._send(write.data)
 
     def _send(self, data: bytes) -> None:
         if self._unsent:

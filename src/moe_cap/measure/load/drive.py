@@ -13,7 +13,7 @@ from moe_cap.measure.load.client import Client, Limits
 from moe_cap.measure.load.connection import Exchange, Peer
 from moe_cap.measure.load.events import FailureKind, RequestEvents
 from moe_cap.measure.load.request import Prompt
-from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
+from moe_cap.measure.load.schedule import Arrivals
 from moe_cap.measure.load.stream import StreamReader
 
 Progress = Callable[[int, int], None]
@@ -37,7 +37,7 @@ class Share:
     peer: Peer
     limits: Limits
     orders: tuple[Order, ...]
-    arrivals: ClosedLoop | OpenLoop
+    arrivals: Arrivals
     max_failures: int
     run_limit_s: float | None = None
 
@@ -85,10 +85,7 @@ class Driver:
     def drive(self) -> Driven:
         """Run the share to its end."""
         share, loop = self._share, self._client.loop
-        if isinstance(share.arrivals, ClosedLoop):
-            loop.call_at(self._started_ns, self._fill)
-        else:
-            self._arm()
+        self._arm()
         if share.run_limit_s is not None:
             loop.call_at(self._started_ns + int(share.run_limit_s * 1e9), self._out_of_time)
         collecting = gc.isenabled()
@@ -112,20 +109,21 @@ class Driver:
         )
         return Driven(tuple(self._requests[index] for index in sorted(self._requests)), saturation, self._given_up)
 
-    def _fill(self) -> None:
-        if isinstance(self._share.arrivals, ClosedLoop):
-            for _ in range(min(self._share.arrivals.concurrency, len(self._share.orders))):
-                self._send(self._started_ns)
+    def _due_ns(self) -> int | None:
+        """When the next request is to be sent; None when it waits for another to end, or when there is none."""
+        if self._given_up is not None or self._next == len(self._share.orders):
+            return None
+        due_s = self._share.arrivals.due_s(self._next)
+        return None if due_s is None else self._started_ns + int(due_s * 1e9)
 
     def _arm(self) -> None:
-        arrivals = self._share.arrivals
-        if isinstance(arrivals, OpenLoop) and self._next < len(self._share.orders):
-            self._client.loop.call_at(self._started_ns + int(arrivals.arrivals_s[self._next] * 1e9), self._arrive)
+        due_ns = self._due_ns()
+        if due_ns is not None:
+            self._client.loop.call_at(due_ns, lambda: self._arrive(due_ns))
 
-    def _arrive(self) -> None:
-        arrivals = self._share.arrivals
-        if isinstance(arrivals, OpenLoop) and self._given_up is None:
-            self._send(self._started_ns + int(arrivals.arrivals_s[self._next] * 1e9))
+    def _arrive(self, due_ns: int) -> None:
+        if self._given_up is None:
+            self._send(due_ns)
             self._arm()
 
     def _send(self, intended_ns: int) -> None:
@@ -133,20 +131,18 @@ class Driver:
         self._next += 1
         self._client.send(Exchange(order.id, order.prompt_index, order.payload, intended_ns))
 
-    def _send_after_failure(self, intended_ns: int) -> None:
-        if self._given_up is None and self._next < len(self._share.orders):
-            self._send(intended_ns)
-        elif self._client.in_flight == 0:
-            self._client.loop.stop()
-
     def _ended(self, exchange: Exchange) -> None:
-        left = self._next < len(self._share.orders)
-        if isinstance(self._share.arrivals, ClosedLoop) and left and self._given_up is None:
-            if exchange.failure is None:
-                self._send(exchange.ended_ns)
-            else:  # through the loop: a server that refuses at once must not be called out of its own refusal
-                self._client.loop.call_at(exchange.ended_ns, lambda: self._send_after_failure(exchange.ended_ns))
-        elif self._client.in_flight == 0 and (not left or self._given_up is not None):
+        if exchange.failure is None:
+            self._go_on(exchange.ended_ns)
+        else:  # through the loop: a server that refuses at once must not be called out of its own refusal
+            self._client.loop.call_at(exchange.ended_ns, lambda: self._go_on(exchange.ended_ns))
+
+    def _go_on(self, freed_ns: int) -> None:
+        """A place is free: give it to the next request if that waits for one, and stop after the last."""
+        left = self._next < len(self._share.orders) and self._given_up is None
+        if left and self._due_ns() is None:
+            self._send(freed_ns)
+        elif not left and self._client.in_flight == 0:
             self._client.loop.stop()
 
     def _read(self, exchange: Exchange, reader: StreamReader) -> None:

@@ -13,7 +13,7 @@ from moe_cap.measure.load.drive import Order, Progress, Saturation, Share
 from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.loop import allow_many_sockets
 from moe_cap.measure.load.request import Prompt, Target, encode_request
-from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
+from moe_cap.measure.load.schedule import Arrivals, ClosedLoop
 from moe_cap.measure.load.validity import Rules, broken_rules
 from moe_cap.measure.load.workers import drive_all, split_share
 from moe_cap.metrics.latency import RequestTiming, Window, measurement_window
@@ -38,7 +38,7 @@ class LoadPlan:
 
     target: Target
     prompts: Sequence[Prompt]
-    arrivals: ClosedLoop | OpenLoop
+    arrivals: Arrivals
     warm_up: Sequence[Prompt] = ()
     limits: Limits = field(default_factory=Limits)
     rules: Rules = field(default_factory=Rules)
@@ -61,7 +61,7 @@ class LoadRun:
     """
 
     started_s: float
-    arrivals: ClosedLoop | OpenLoop
+    arrivals: Arrivals
     requests: tuple[RequestEvents, ...]
     warm_up: tuple[RequestEvents, ...]
     window: Window
@@ -76,8 +76,7 @@ class LoadRun:
     @property
     def timings(self) -> tuple[RequestTiming, ...]:
         """What `metrics.latency` computes from: arrivals of chunks, so a gap is one that a reader of the stream saw."""
-        planned = isinstance(self.arrivals, OpenLoop)
-        return tuple(request.timing(planned=planned) for request in self.requests)
+        return _timings(self.requests, self.arrivals)
 
     @property
     def token_times_known(self) -> bool:
@@ -99,7 +98,7 @@ class LoadRun:
         return tuple(
             RawRequest(
                 sent_s=request.sent_s,
-                intended_s=request.intended_s if isinstance(self.arrivals, OpenLoop) else None,
+                intended_s=request.intended_s if self.arrivals.concurrency is None else None,
                 token_s=request.token_s,
                 ended_s=request.ended_s,
                 input_tokens=request.input_tokens or 0,
@@ -130,45 +129,39 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     requests = tuple(sorted((request for part in parts for request in part.requests), key=lambda r: r.prompt_index))
     _refuse_too_many_failures(plan, requests)
     saturation = tuple(part.saturation for part in parts)
-    planned = isinstance(plan.arrivals, OpenLoop)
-    concurrency = plan.arrivals.concurrency if isinstance(plan.arrivals, ClosedLoop) else None
-    window = measurement_window([request.timing(planned=planned) for request in requests], concurrency)
+    timings = _timings(requests, plan.arrivals)
     return LoadRun(
         started_s=started_ns / 1e9,
         arrivals=plan.arrivals,
         requests=requests,
         warm_up=warm_up,
-        window=window,
+        window=measurement_window(timings, plan.arrivals.concurrency),
         saturation=saturation,
         invalid=broken_rules(requests, plan.arrivals, saturation, plan.rules, exact_lengths=plan.target.ignore_eos),
     )
 
 
+def _timings(requests: Sequence[RequestEvents], arrivals: Arrivals) -> tuple[RequestTiming, ...]:
+    return tuple(request.timing(planned=arrivals.concurrency is None) for request in requests)
+
+
 def _check(plan: LoadPlan) -> None:
     if not plan.prompts:
         raise InvalidInputError("a plan without prompts measures nothing")
-    if isinstance(plan.arrivals, OpenLoop) and len(plan.arrivals.arrivals_s) != len(plan.prompts):
-        raise InvalidInputError(
-            f"{len(plan.arrivals.arrivals_s)} arrival times for {len(plan.prompts)} prompts: give one for each"
-        )
-    if isinstance(plan.arrivals, ClosedLoop) and len(plan.prompts) < plan.arrivals.concurrency:
-        raise InvalidInputError(
-            f"{len(plan.prompts)} requests never make a concurrency of {plan.arrivals.concurrency}: give more requests"
-        )
+    plan.arrivals.check(len(plan.prompts))
 
 
 def _warm_up(plan: LoadPlan, peer: Peer) -> tuple[RequestEvents, ...]:
     if not plan.warm_up:
         return ()
-    wanted = plan.arrivals.concurrency if isinstance(plan.arrivals, ClosedLoop) else WARM_UP_CONCURRENCY
-    arrivals = ClosedLoop(min(wanted, len(plan.warm_up)))
+    arrivals = ClosedLoop(min(plan.arrivals.concurrency or WARM_UP_CONCURRENCY, len(plan.warm_up)))
     _, (driven,) = drive_all([_share(plan, peer, plan.warm_up, arrivals, "w")], lambda _done, _total: None)
     if driven.given_up is not None:
         raise ServerError(f"{plan.target.url}: in the warm-up, {driven.given_up}")
     return driven.requests
 
 
-def _share(plan: LoadPlan, peer: Peer, prompts: Sequence[Prompt], arrivals: ClosedLoop | OpenLoop, part: str) -> Share:
+def _share(plan: LoadPlan, peer: Peer, prompts: Sequence[Prompt], arrivals: Arrivals, part: str) -> Share:
     ids = [f"{plan.run_id}-{part}{index}" for index in range(len(prompts))]
     orders = tuple(
         Order(request_id, index, prompt, encode_request(plan.target, prompt, request_id))

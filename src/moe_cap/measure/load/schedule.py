@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -36,6 +38,30 @@ class ClosedLoop:
         if self.concurrency < 1:
             raise InvalidInputError(f"a closed loop needs a concurrency of at least 1, not {self.concurrency}")
 
+    def due_s(self, index: int) -> float | None:
+        """When request `index` is to be sent, seconds from the start; None when it takes the place of another."""
+        return 0.0 if index < self.concurrency else None
+
+    def split(self, workers: int) -> tuple[ClosedLoop, ...]:
+        """Shares of several workers, together the same concurrency.
+
+        Raises:
+            InvalidInputError: a worker would have nothing to do.
+        """
+        if not 1 <= workers <= self.concurrency:
+            raise InvalidInputError(f"{workers} workers cannot share a concurrency of {self.concurrency}")
+        each, more = divmod(self.concurrency, workers)
+        return tuple(ClosedLoop(each + (worker < more)) for worker in range(workers))
+
+    def check(self, requests: int) -> None:
+        """Refuse a number of requests that this loop cannot carry.
+
+        Raises:
+            InvalidInputError: too few ever to reach the concurrency.
+        """
+        if requests < self.concurrency:
+            raise InvalidInputError(f"{requests} requests never make a concurrency of {self.concurrency}: give more")
+
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
@@ -44,15 +70,49 @@ class OpenLoop:
     arrivals_s: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        steps = zip(self.arrivals_s, self.arrivals_s[1:], strict=False)
-        if not self.arrivals_s or not self.arrivals_s[0] >= 0 or any(not before <= after for before, after in steps):
+        if (
+            not self.arrivals_s
+            or not self.arrivals_s[0] >= 0
+            or any(not before <= after for before, after in pairwise(self.arrivals_s))
+        ):
             raise InvalidInputError("arrival times must be at least one, not negative, and in order")
+
+    @property
+    def concurrency(self) -> None:
+        """An open loop has none."""
+        return
+
+    def due_s(self, index: int) -> float | None:
+        """When request `index` is to be sent, seconds from the start."""
+        return self.arrivals_s[index]
+
+    def split(self, workers: int) -> tuple[OpenLoop, ...]:
+        """Shares of several workers, dealt in turn.
+
+        Raises:
+            InvalidInputError: a worker would have nothing to do.
+        """
+        if not 1 <= workers <= len(self.arrivals_s):
+            raise InvalidInputError(f"{workers} workers cannot share {len(self.arrivals_s)} requests")
+        return tuple(OpenLoop(self.arrivals_s[worker::workers]) for worker in range(workers))
+
+    def check(self, requests: int) -> None:
+        """Refuse a number of requests that this loop cannot carry.
+
+        Raises:
+            InvalidInputError: not one for each arrival.
+        """
+        if requests != len(self.arrivals_s):
+            raise InvalidInputError(f"{len(self.arrivals_s)} arrival times for {requests} prompts: give one for each")
 
     @property
     def rate_per_s(self) -> float | None:
         """Mean rate between the first and the last arrival; None for a single moment."""
         span_s = self.arrivals_s[-1] - self.arrivals_s[0]
         return (len(self.arrivals_s) - 1) / span_s if span_s > 0 else None
+
+
+Arrivals: TypeAlias = ClosedLoop | OpenLoop
 
 
 def constant(rate_per_s: float, count: int) -> OpenLoop:

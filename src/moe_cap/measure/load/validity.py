@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.load.events import RequestEvents, TokenCounting
-from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
+from moe_cap.measure.load.schedule import Arrivals
 from moe_cap.metrics.latency import summary
 
 
@@ -32,7 +32,7 @@ class Rules:
 
 def broken_rules(
     requests: Sequence[RequestEvents],
-    arrivals: ClosedLoop | OpenLoop,
+    arrivals: Arrivals,
     saturation: Sequence[Saturation],
     rules: Rules,
     *,
@@ -76,11 +76,10 @@ def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Satur
             )
 
 
-def _loop_kept(requests: Sequence[RequestEvents], arrivals: ClosedLoop | OpenLoop) -> Iterator[str]:
-    if isinstance(arrivals, ClosedLoop):
-        observed = peak_concurrency(requests)
-        if observed != arrivals.concurrency:
-            yield f"{arrivals.concurrency} requests were to be under way at once, {observed} were observed"
+def _loop_kept(requests: Sequence[RequestEvents], arrivals: Arrivals) -> Iterator[str]:
+    observed = peak_concurrency(requests)
+    if arrivals.concurrency not in {None, observed}:
+        yield f"{arrivals.concurrency} requests were to be under way at once, {observed} were observed"
 
 
 def _lengths(complete: Sequence[RequestEvents], *, exact: bool) -> Iterator[str]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from time import monotonic_ns
 
-from moe_cap.errors import InvalidInputError, MeasurementError
+from moe_cap.errors import MeasurementError
 from moe_cap.measure.load.drive import Driven, Progress, Share, drive
-from moe_cap.measure.load.schedule import ClosedLoop, OpenLoop
+from moe_cap.measure.load.schedule import Arrivals
 
 HEAD_START_NS = 20_000_000
 """From the last preparation to the first request."""
@@ -20,21 +20,12 @@ def split_share(whole: Share, workers: int) -> tuple[Share, ...]:
     """Deal orders, and with them arrival times or concurrency, evenly over `workers`.
 
     Raises:
-        InvalidInputError: more workers than there are requests to hold at once.
+        InvalidInputError: a worker would have nothing to do.
     """
-    arrivals = whole.arrivals
-    most = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else len(arrivals.arrivals_s)
-    if not 1 <= workers <= most:
-        raise InvalidInputError(f"{workers} workers cannot share a load of {most} requests at once")
-    shares = []
-    for worker in range(workers):
-        part: ClosedLoop | OpenLoop
-        if isinstance(arrivals, ClosedLoop):
-            part = ClosedLoop(arrivals.concurrency // workers + (worker < arrivals.concurrency % workers))
-        else:
-            part = OpenLoop(arrivals.arrivals_s[worker::workers])
-        shares.append(replace(whole, orders=whole.orders[worker::workers], arrivals=part))
-    return tuple(shares)
+    parts: Sequence[Arrivals] = whole.arrivals.split(workers)
+    return tuple(
+        replace(whole, orders=whole.orders[worker::workers], arrivals=part) for worker, part in enumerate(parts)
+    )
 
 
 def drive_all(shares: Sequence[Share], progress: Progress) -> tuple[int, tuple[Driven, ...]]:
