@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from moe_cap.board import row_id
 from moe_cap.errors import ResultError
 from moe_cap.reported import read_reported
 from moe_cap.result import Result, parse_result
@@ -96,17 +98,19 @@ def test_ids_do_not_depend_on_when_they_are_made() -> None:
 
 
 def test_committed_records_are_what_the_generator_writes(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "moe_cap.reported", str(tmp_path)],
-        cwd=ROOT / "src",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "moe_cap.reported", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=True)
     assert "18 reported results" in ran.stdout
-    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.json")}
-    kept = {path: (ROOT / "eval-results" / path).read_bytes() for path in made}
-    assert made == kept
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "runs").rglob("*.json")}
+    assert len(made) == 18
+    assert made == {path: (ROOT / "eval-results" / path).read_bytes() for path in made}
+
+
+def test_the_committed_table_holds_a_row_for_every_committed_point() -> None:
+    folder = ROOT / "eval-results"
+    results = [parse_result(path.read_bytes()) for path in (folder / "runs").rglob("*.json")]
+    rows = {row_id(result.id, index) for result in results for index in range(len(result.points))}
+    assert set(pd.read_parquet(folder / "snapshots" / "leaderboard.parquet")["row"]) == rows
 
 
 def test_a_reported_result_without_citation_is_refused() -> None:

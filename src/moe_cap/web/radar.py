@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pandas as pd
 from markupsafe import Markup
@@ -17,9 +18,13 @@ from moe_cap.metrics.cost import Basis
 from moe_cap.web.pages import render
 
 BASES = {"Purchase": Basis.PAPER, "Owner": Basis.OWNER, "Rental": Basis.RENTAL}
-MORE_AXES = tuple(name for name in SCALES if name not in {axis for basis in Basis for axis in cap_axes(basis)})
+_ALWAYS = {axis for basis in Basis for axis in cap_axes(basis)}
+MORE_AXES = tuple(name for name, scale in SCALES.items() if name not in _ALWAYS and not scale.unit.startswith("USD"))
+"""What may stand beside cost, accuracy and performance; never a second cost."""
 RADIUS = 100.0
 RINGS = (0.25, 0.5, 0.75, 1.0)
+OVERLAP = 0.06
+"""Marks of one axis that are nearer than this cannot be pointed at one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,30 +135,63 @@ def corner(place: float, axis: int, axes: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """A place that can be pointed at, and everything that stands there: number of the series, system, mark."""
+
+    x: float
+    y: float
+    entries: tuple[tuple[int, Shape, Mark], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
-    """Geometry for the template: rings and spokes of the web, one polygon and its marks per system."""
+    """Geometry for the template: rings and spokes of the web, one outline and its dots per system, spots over them."""
 
     rings: tuple[str, ...]
     spokes: tuple[tuple[float, float], ...]
     labels: tuple[tuple[str, float, float, str], ...]
-    polygons: tuple[str, ...]
-    marks: tuple[tuple[tuple[float, float, Mark], ...], ...]
+    outlines: tuple[str, ...]
+    dots: tuple[tuple[int, float, float], ...]
+    spots: tuple[Spot, ...]
+    height: int
 
 
 def draw(shapes: Sequence[Shape], axes: Sequence[str]) -> Drawing:
     """Lay out the radar; on an axis where a system is unknown it has no mark, and its outline goes around it."""
     count = len(axes)
-    marks = tuple(
-        tuple((*corner(mark.place, at, count), mark) for at, mark in enumerate(shape.marks) if mark.place is not None)
+    points = [
+        [corner(mark.place, at, count) for at, mark in enumerate(shape.marks) if mark.place is not None]
         for shape in shapes
-    )
+    ]
     return Drawing(
         rings=tuple(_outline([corner(ring, at, count) for at in range(count)]) for ring in RINGS),
         spokes=tuple(corner(1.0, at, count) for at in range(count)),
         labels=tuple((SCALES[name].title, *_label(at, count)) for at, name in enumerate(axes)),
-        polygons=tuple(_outline([(x, y) for x, y, _ in points]) for points in marks),
-        marks=marks,
+        outlines=tuple(_outline(corners) for corners in points),
+        dots=tuple((series, x, y) for series, corners in enumerate(points, 1) for x, y in corners),
+        spots=tuple(spot for at in range(count) for spot in _spots(shapes, at, count)),
+        height=200 if count == 3 else 244,  # a triangle that stands on its side leaves the lower quarter free
     )
+
+
+def _spots(shapes: Sequence[Shape], axis: int, axes: int) -> Iterator[Spot]:
+    """Marks of one axis from the centre outwards; those that lie upon each other share a spot."""
+    marks = [(series, shape, shape.marks[axis]) for series, shape in enumerate(shapes, 1)]
+    known = [(mark.place, series, shape, mark) for series, shape, mark in marks if mark.place is not None]
+    known.sort(key=itemgetter(0, 1))
+    group: list[tuple[float, int, Shape, Mark]] = []
+    for entry in known:
+        if group and entry[0] - group[0][0] > OVERLAP:
+            yield _spot(group, axis, axes)
+            group = []
+        group.append(entry)
+    if group:
+        yield _spot(group, axis, axes)
+
+
+def _spot(group: Sequence[tuple[float, int, Shape, Mark]], axis: int, axes: int) -> Spot:
+    x, y = corner(sum(place for place, *_ in group) / len(group), axis, axes)
+    return Spot(x, y, tuple((series, shape, mark) for _, series, shape, mark in group))
 
 
 def _outline(points: Sequence[tuple[float, float]]) -> str:

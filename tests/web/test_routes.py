@@ -1,0 +1,189 @@
+"""The plain HTTP beside the page, and what the page knows, without a browser."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from moe_cap.errors import BusyError
+from moe_cap.queue import Progress, Queue
+from moe_cap.reported import read_reported
+from moe_cap.results import ResultStore
+from moe_cap.store import MemoryStore
+from moe_cap.web.queue import render_queue
+from moe_cap.web.routes import build_routes
+from moe_cap.web.security import HEADERS, SecureHeaders
+from moe_cap.web.snapshot import Mirror
+from tests.web.records import HOSTILE, make_result
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class FlakyResults(ResultStore):
+    """A store that can be away."""
+
+    away = False
+
+    def revision(self) -> str:
+        if self.away:
+            raise BusyError("the Hub does not answer", wait_s=1)
+        return super().revision()
+
+
+@pytest.fixture
+def results() -> FlakyResults:
+    store = FlakyResults(MemoryStore())
+    for result in (*read_reported(), make_result()):
+        store.publish(result.to_json(), result_id=result.id, year_month="2026-11")
+    return store
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(MemoryStore(), lease_s=600)
+
+
+@pytest.fixture
+def mirror(results: FlakyResults, queue: Queue) -> Mirror:
+    made = Mirror(results, queue, now=lambda: NOON, every_s=60)
+    made.look()
+    return made
+
+
+@pytest.fixture
+def client(mirror: Mirror) -> Iterator[TestClient]:
+    app = FastAPI()
+    app.include_router(build_routes(mirror, may_cancel=True))
+    app.add_middleware(SecureHeaders)
+    with TestClient(app) as made:
+        yield made
+
+
+def test_the_grid_is_compressed_and_revalidated(client: TestClient) -> None:
+    first = client.get("/api/grid.json")
+    assert first.headers["content-encoding"] == "gzip"
+    assert first.json()["count"] == 35
+    again = client.get("/api/grid.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    plain = client.get("/api/grid.json", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.json() == first.json()
+
+
+@pytest.mark.parametrize("file_format", ["csv", "parquet", "json"])
+def test_the_table_comes_in_every_format(client: TestClient, file_format: str) -> None:
+    answer = client.get(f"/api/board.{file_format}")
+    assert answer.status_code == 200
+    assert len(answer.content) > 1000
+
+
+def test_a_record_is_given_byte_for_byte(client: TestClient) -> None:
+    result = make_result()
+    answer = client.get(f"/api/results/{result.id}?download=1")
+    assert answer.content == result.to_json()
+    assert answer.headers["content-disposition"] == f'attachment; filename="moe-cap-{result.id}.json"'
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/results/nope", "/result?id=nope", "/api/board.exe", "/cap/nope.js", "/cap/../app.py", "/cap/%2e%2e/app.py"],
+)
+def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_every_answer_carries_the_policy(client: TestClient) -> None:
+    for path in ("/healthz", "/api/grid.json", "/result?id=nope"):
+        headers = client.get(path).headers
+        assert {name: headers[name] for name in HEADERS} == HEADERS
+
+
+def test_an_id_from_the_address_is_escaped(client: TestClient) -> None:
+    page = client.get("/result", params={"id": HOSTILE}).text
+    assert HOSTILE not in page
+    assert "&lt;img" in page
+
+
+def test_static_files_are_cached_for_ever_under_an_address_with_their_hash(client: TestClient) -> None:
+    answer = client.get("/cap/vendor/ag-grid-community.min.js")
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["content-type"].startswith("text/javascript")
+
+
+def test_a_store_that_is_away_leaves_the_last_good_snapshot(
+    client: TestClient, mirror: Mirror, results: FlakyResults
+) -> None:
+    results.away = True
+    mirror.look()
+    health = client.get("/healthz").json()
+    assert (health["status"], health["results"]) == ("stale", 19)
+    assert health["trouble"] == "the Hub does not answer"
+    results.away = False
+    mirror.look()
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_a_record_that_cannot_be_read_is_left_out_and_counted(
+    client: TestClient, mirror: Mirror, results: FlakyResults
+) -> None:
+    results.publish(b'{"schema_version": 99}', result_id="00ff00ff00ff00ff", year_month="2026-11")
+    mirror.look()
+    health = client.get("/healthz").json()
+    assert (health["results"], health["unreadable"]) == (19, 1)
+
+
+def test_the_version_changes_with_the_queue_and_with_the_results_only(
+    client: TestClient, mirror: Mirror, results: FlakyResults, queue: Queue
+) -> None:
+    before = client.get("/api/version").json()
+    mirror.look()
+    assert client.get("/api/version").json() == before
+    queue.submit({"model": "a/b"}, request_id="feed")
+    mirror.look()
+    after = client.get("/api/version").json()
+    assert after["queue"] != before["queue"]
+    assert after["board"] == before["board"]
+    late = make_result("late")
+    results.publish(late.to_json(), result_id=late.id, year_month="2026-11")
+    mirror.look()
+    assert client.get("/api/version").json()["board"] != after["board"]
+
+
+def test_measured_results_come_before_reported_ones(mirror: Mirror) -> None:
+    kinds = [result.kind for result in mirror.current.board.results.values()]
+    assert kinds == ["measured"] + ["reported"] * 18
+
+
+def test_the_queue_is_told_in_words_and_hostile_text_is_escaped(queue: Queue) -> None:
+    queue.submit({"model": HOSTILE}, request_id="feed0001")
+    queue.submit({"model": "a/b", "precision": "int4"}, request_id="feed0002")
+    running = queue.claim("worker", lambda request: request.id == "feed0002")
+    assert running is not None
+    queue.heartbeat(running, Progress("timing", 0.5, 200.0, (HOSTILE,)))
+    page = render_queue(queue.requests(), may_cancel=True)
+    assert HOSTILE not in page
+    assert "about 3 min left" in page
+    assert 'data-cancel="feed0001"' in page
+    assert 'data-cancel="feed0002"' not in page
+
+
+def test_visitors_of_a_public_page_cannot_cancel(queue: Queue) -> None:
+    queue.submit({"model": "a/b"}, request_id="feed0001")
+    assert "data-cancel" not in render_queue(queue.requests(), may_cancel=False)
+
+
+def test_five_thousand_rows_stay_under_a_megabyte(queue: Queue) -> None:
+    store = ResultStore(MemoryStore())
+    made = make_result()
+    paper = read_reported()
+    rows = [made.model_copy(update={"id": f"{index:024x}"}) for index in range(50)]
+    for result in (*paper, *rows):
+        store.publish(result.to_json(), result_id=result.id, year_month="2026-11")
+    mirror = Mirror(store, queue, now=lambda: NOON, every_s=60)
+    grid = mirror.look().board.grid
+    assert json.loads(gzip.decompress(grid.compressed))["count"] == 33 + 100
+    assert len(grid.compressed) / 133 < 200  # bytes a row: 5,000 rows are a megabyte
