@@ -136,6 +136,17 @@ class Config:
         """The names in a nested object, none if it is absent."""
         return tuple(self.section(*keys)._values) if self.has(*keys) else ()
 
+    def objects(self, *keys: str) -> Mapping[str, Mapping[str, Any]]:
+        """A nested object of objects, checked at once: some hold 20,000 of them; empty if it is absent."""
+        if not self.has(*keys):
+            return {}
+        values = self.section(*keys)._values
+        for name, value in values.items():
+            if not isinstance(value, Mapping):
+                key = f"{self._path}{keys[0]}.{name}"
+                raise ConfigError(f"config key {key} is {value!r:.80}: expected an object", key=key)
+        return values
+
     def num_layers(self, *keys: str) -> int:
         """Number of layers, bounded so that a wrong digit cannot fill the memory."""
         key, _ = self._find(keys)

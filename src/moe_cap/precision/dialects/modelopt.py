@@ -48,9 +48,13 @@ def _algorithm(name: str) -> tuple[WeightFormat, str | None]:
 def layer_rules(section: Section) -> tuple[StorageRule, ...]:
     """A rule for each algorithm that `quantized_layers` names, the one of most layers first."""
     by_algorithm: dict[str, list[str]] = {}
-    for module in section.config.mapping("quantized_layers"):
-        layer = section.config.section("quantized_layers").section(module)
-        by_algorithm.setdefault(layer.word("quant_algo"), []).append(module)
+    for module, layer in section.config.objects("quantized_layers").items():
+        algorithm = layer.get("quant_algo")
+        if not isinstance(algorithm, str):
+            raise section.config.complain(
+                f"quantized_layers.{module}", f"quant_algo is {algorithm!r}: expected a string"
+            )
+        by_algorithm.setdefault(algorithm, []).append(module)
     most_first = sorted(by_algorithm.items(), key=lambda item: -len(item[1]))
     return tuple(StorageRule(_algorithm(name)[0], NAMED_PARTS, ModuleNames(modules)) for name, modules in most_first)
 
