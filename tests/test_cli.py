@@ -158,6 +158,14 @@ def test_config_that_cannot_be_used_is_bad_input(moe_cap: Shell, config: str, te
     assert words in moe_cap.refused("describe", config)
 
 
+@pytest.mark.model
+def test_introspection_counts_what_the_reader_counts(moe_cap: Shell) -> None:
+    assert (
+        moe_cap.json("describe", SHIPPED, "--introspect")["parameters"]
+        == moe_cap.json("describe", SHIPPED)["parameters"]
+    )
+
+
 def test_step_counts_bytes_and_flops_by_part(moe_cap: Shell, config: str) -> None:
     one = moe_cap.json("step", config, "--batch", "1", "--context", "100")
     every = moe_cap.json("step", config, "--batch", "1", "--context", "100", "--routing", "all")

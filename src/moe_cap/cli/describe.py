@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from moe_cap.architecture import Architecture
+from moe_cap.architecture.config import read_config_file
 from moe_cap.cli.model import ConfigPath, KvDtype, PrecisionName, read_model
 from moe_cap.cli.output import AsJson, print_facts, print_json, print_table
+from moe_cap.errors import EngineStartError
 from moe_cap.precision import StoragePlan, stored_bytes
 
 ByLayer = Annotated[bool, typer.Option("--by-layer", help="Add the parts of every decoder layer.")]
@@ -27,9 +30,7 @@ def run(
 ) -> None:
     """Count a model: parameters by part, bytes of the weights, bytes of KV cache per token."""
     if introspect:
-        from moe_cap.measure.introspect import introspect as count  # noqa: PLC0415 the one option that needs torch
-
-        document = count(config)
+        document = count_from_model(config)
     else:
         arch, storage = read_model(config, precision, kv_dtype)
         document = describe(arch, storage)
@@ -56,6 +57,26 @@ def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
         "kv_dtype": storage.kv.name,
         "kv_bytes_per_token": arch.kv_bytes_per_token(storage.kv),
         "state_bytes_per_sequence": arch.state_bytes(storage.state, storage.plain),
+    }
+
+
+def count_from_model(config: Path) -> dict[str, Any]:
+    """Parameters of the model that transformers builds from a config; the cache needs a reader, so it is not known.
+
+    Raises:
+        InvalidInputError: transformers does not know the family or refuses the config.
+        EngineStartError: torch or transformers is not installed.
+    """
+    values = read_config_file(config)
+    try:
+        from moe_cap.measure.introspect import count_parameters  # noqa: PLC0415 the one option that needs torch
+    except ModuleNotFoundError as error:
+        needed = "--introspect needs the worker's packages (pip install 'moe-cap[worker]')"
+        raise EngineStartError(f"{error.name} is not installed: {needed}") from error
+    return {
+        "model_type": values.get("model_type"),
+        "parameters": count_parameters(values).as_dict(),
+        "kv_bytes_per_token": None,
     }
 
 
