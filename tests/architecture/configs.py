@@ -166,6 +166,20 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hash_layers": 1, "sliding_window": 8, "o_groups": 2, "o_lora_rank": 10, "index_n_heads": 2,
         "index_head_dim": 8, "index_topk": 3, "qk_rope_head_dim": 8, "max_position_embeddings": 256,
     },
+    "mellum": QWEN_MOE | {
+        "model_type": "mellum", "head_dim": 16, "sliding_window": 8, "mlp_layer_types": ["dense", *["sparse"] * 3],
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    },
+    "bailing_hybrid": DECODER | LATENT | {
+        "model_type": "bailing_hybrid", "moe_intermediate_size": 20, "num_experts": 8, "num_experts_per_token": 2,
+        "num_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 12, "q_lora_rank": None, "pad_token_id": 0,
+        "layer_group_size": 2, "num_expert_group": 2, "topk_group": 1,
+    },
+    "cohere2_moe": DECODER | {
+        "model_type": "cohere2_moe", "num_experts": 5, "num_experts_per_tok": 2, "num_shared_experts": 1,
+        "first_k_dense_replace": 1, "sliding_window": 8, "prefix_dense_intermediate_size": 60, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "head_dim": 16,
+    },
     "jetmoe": DECODER | {
         "model_type": "jetmoe", "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 12,
         "num_key_value_heads": 2,

@@ -92,3 +92,28 @@ def test_qwen15_moe_size() -> None:
     }).parameters()  # fmt: skip
     assert counted.total / 1e9 == pytest.approx(14.3, abs=0.05)
     assert counted.active / 1e9 == pytest.approx(2.7, abs=0.05)
+
+
+def test_arctic_and_grok_are_as_large_as_published() -> None:
+    arctic = parse_config({
+        "model_type": "arctic", "hidden_size": 7168, "intermediate_size": 4864, "num_hidden_layers": 35,
+        "num_attention_heads": 56, "num_key_value_heads": 8, "num_local_experts": 128, "num_experts_per_tok": 2,
+        "vocab_size": 32000,
+    }).parameters()  # fmt: skip
+    assert (arctic.total, arctic.active) == (pytest.approx(480e9, rel=0.01), pytest.approx(17e9, rel=0.02))
+    grok = parse_config({
+        "model_type": "grok-1", "hidden_size": 6144, "intermediate_size": 32768, "num_hidden_layers": 64,
+        "num_attention_heads": 48, "num_key_value_heads": 8, "num_experts": 8, "num_experts_per_tok": 2,
+        "vocab_size": 131072,
+    }).parameters()  # fmt: skip
+    assert grok.total == pytest.approx(314e9, rel=0.01)
+
+
+def test_dbrx_flops_at_two_thousand_tokens_per_second() -> None:
+    counted = parse_config({
+        "model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "vocab_size": 100352,
+        "attn_config": {"kv_n_heads": 8},
+        "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+    }).parameters()  # fmt: skip
+    assert 2 * counted.active * 2000 == pytest.approx(144e12, rel=0.02)
+    assert 2 * counted.total * 2000 == pytest.approx(528e12, rel=0.01)

@@ -8,7 +8,10 @@ from typing import Any
 
 from moe_cap.architecture.config import Config, read_config_file
 from moe_cap.architecture.families import (
+    arctic,
     aria,
+    bailing,
+    cohere2_moe,
     dbrx,
     deepseek,
     deepseek_v4,
@@ -18,6 +21,7 @@ from moe_cap.architecture.families import (
     glm,
     gpt_oss,
     granite,
+    grok,
     jetmoe,
     kimi_k3,
     kimi_linear,
@@ -44,9 +48,12 @@ Reader = Callable[[Config], Architecture]
 
 FAMILIES: dict[str, Reader] = {
     "afmoe": post_norm.read_afmoe,
+    "arctic": arctic.read,
     "aria": aria.read,
     "aria_text": aria.read_text,
     "axk1": deepseek.read_axk1,
+    "bailing_hybrid": bailing.read,
+    "cohere2_moe": cohere2_moe.read,
     "dbrx": dbrx.read,
     "deepseek_ref": deepseek_v4.read,
     "deepseek_v2": deepseek.read_v2,
@@ -68,6 +75,7 @@ FAMILIES: dict[str, Reader] = {
     "granitemoe_swa": granite.read_swa,
     "granitemoehybrid": granite.read_hybrid,
     "granitemoeshared": granite.read_moe,
+    "grok-1": grok.read,
     "hunyuan_v1_moe": post_norm.read_hunyuan_v1,
     "hy_v3": post_norm.read_hy_v3,
     "jamba": mamba.read_jamba,
@@ -81,6 +89,7 @@ FAMILIES: dict[str, Reader] = {
     "llama4": llama4.read,
     "llama4_text": llama4.read_text,
     "longcat_flash": longcat.read,
+    "mellum": qwen3_moe.read_mellum,
     "mimo_v2_flash": mimo.read,
     "minimax": minimax.read_text_01,
     "minimax_m2": minimax.read_m2,

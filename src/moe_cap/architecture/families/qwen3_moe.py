@@ -10,8 +10,10 @@ from moe_cap.architecture.blocks import (
     head_dim_of,
     pre_norms,
     qk_norms,
+    sparse_layers,
     text_section,
     top_k_of,
+    window_of,
 )
 from moe_cap.architecture.config import Config
 from moe_cap.architecture.mixers import Attention
@@ -50,6 +52,26 @@ def _read(config: Config, *, model_type: str, prefix: str = "model", tied: bool 
 def read(config: Config) -> Architecture:
     """No shared experts."""
     return _read(config, model_type="qwen3_moe")
+
+
+def read_mellum(config: Config) -> Architecture:
+    """Mellum: Qwen3-MoE with windows in some layers."""
+    hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
+    kinds = config.layer_types(number, ("full_attention", "sliding_attention"), default=["full_attention"] * number)
+    bias, head_dim = config.flag("attention_bias", default=False), config.size("head_dim", default=128)
+    mixers = {
+        kind: gqa_from(config, qkv_bias=bias, o_bias=bias, extra=qk_norms(head_dim), reach=window_of(config, kind))
+        for kind in set(kinds)
+    }
+    num_experts = config.size("num_experts", "num_local_experts")
+    top_k = top_k_of(config, num_experts, "num_experts_per_tok")
+    moe = gated_moe(hidden_size, config.size("moe_intermediate_size"), num_experts, top_k)
+    sparse, norms = sparse_layers(config, number), pre_norms(hidden_size)
+
+    def layer(index: int, path: str) -> Layer:
+        return Layer(path, mixers[kinds[index]], moe if sparse[index] else dense_ffn(config), norms)
+
+    return decoder(config, layer, model_type="mellum")
 
 
 def read_vl(config: Config) -> Architecture:
