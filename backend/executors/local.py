@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from moe_cap.result import parse_result
 
 GRACE_S = 5.0
 """What an evaluation gets to put its engine away; `docker stop` gives the whole worker ten seconds."""
+KEPT_RUNS = 50
+"""Ended runs whose logs and raw output stay on this machine, for who wants to know why one failed."""
 TAIL_LINES = 12
 TAIL_BYTES = 8192
 SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEY|ACCESS_KEY)(_|$)", re.IGNORECASE)
@@ -57,6 +60,13 @@ def scrub(environ: Mapping[str, str], *, model_token: str | None) -> dict[str, s
     return kept | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}  # nor the one that `hf auth login` left in the home folder
 
 
+def forget_old_runs(runs: Path, *, keep: int) -> None:
+    """Remove the folders of all but the newest `keep` runs that have ended."""
+    endings = sorted(runs.glob("*/ending.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for ending in endings[keep:]:
+        shutil.rmtree(ending.parent, ignore_errors=True)
+
+
 class LocalExecutor:
     """Runs each evaluation as a subprocess."""
 
@@ -74,6 +84,7 @@ class LocalExecutor:
 
     def start(self, job: Job) -> LocalEvaluation:
         """Write the request down and start its evaluation."""
+        forget_old_runs(job.folder.parent, keep=KEPT_RUNS)
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "request.json").write_text(job.submission.model_dump_json(indent=1), encoding="utf-8")
         process = GuardedProcess(self._command(job), folder=job.folder, environ=self._environ, grace_s=self._grace_s)

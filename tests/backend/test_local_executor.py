@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.executors.base import Failed, Job, Succeeded
-from backend.executors.local import LocalEvaluation, LocalExecutor, evaluate_command, scrub
+from backend.executors.local import LocalEvaluation, LocalExecutor, evaluate_command, forget_old_runs, scrub
 from moe_cap.submission import Submission
 from tests.backend.conftest import FAKE, is_alive, outcome_of, read_pid, wait_for
 
@@ -132,6 +132,17 @@ def test_secrets_do_not_reach_the_evaluation() -> None:
     assert "t" not in kept.values()
     assert kept.items() >= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "0", "PATH": "/bin"}.items()
     assert scrub(environ, model_token="read")["HF_TOKEN"] == "read"  # the one that gated models need
+
+
+def test_only_the_newest_ended_runs_are_kept(tmp_path: Path) -> None:
+    for number in range(4):
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        if number != 0:
+            (folder / "ending.json").write_text("{}")
+            os.utime(folder / "ending.json", (number, number))
+    forget_old_runs(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-3"]  # 0 still runs
 
 
 def test_default_command_is_the_one_that_a_person_would_type(tmp_path: Path) -> None:
