@@ -28,6 +28,7 @@ class Settings:
         poll_s: pause between two looks at the queue, seconds.
         run_limit_s: wall time after which one evaluation is stopped, seconds.
         worker_name: how this worker signs its leases.
+        machine: the operator's own prices and power of this machine (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     poll_s: float
     run_limit_s: float
     worker_name: str
+    machine: Path | None
     model_token: str | None = None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moe_cap.errors import InvalidRunError, MissingPeakError
 from moe_cap.hardware import Device, DeviceKind, Machine, find_device, probed_device
+from moe_cap.hardware.own_figures import OwnFigures
 from moe_cap.measure.probe import Probe
 from moe_cap.result import HardwareRecord
 
@@ -74,22 +75,26 @@ class MeasuredMachine:
         )
 
 
-def identify_machine(machine: Machine, probe: Probe, *, asked: str | None) -> MeasuredMachine:
+def identify_machine(
+    machine: Machine, probe: Probe, *, asked: str | None, own: OwnFigures | None = None
+) -> MeasuredMachine:
     """The device that was measured, from the catalogue where it is known.
 
     Args:
         machine: as the vendors' libraries see it.
         probe: of its first device.
         asked: device that the submission wants, None for any.
+        own: the operator's prices and power, in place of the catalogue's.
 
     Raises:
         InvalidRunError: this machine has another device than was asked for.
     """
     found = machine.devices[0]
-    if found.device_id is not None and found.device_id != "cpu-probed":
-        known = MeasuredMachine(machine, find_device(found.device_id), in_catalogue=True, probe=probe, num_devices=1)
-    else:
-        known = MeasuredMachine(machine, _from_probe(machine, probe), in_catalogue=False, probe=probe, num_devices=1)
+    in_catalogue = found.device_id is not None and found.device_id != "cpu-probed"
+    device = find_device(found.device_id or "") if in_catalogue else _from_probe(machine, probe)
+    if own is not None:
+        device = own.onto(device)
+    known = MeasuredMachine(machine, device, in_catalogue=in_catalogue, probe=probe, num_devices=1)
     if asked is not None and asked != known.device.id:
         raise InvalidRunError(f"{asked} was asked for, this machine has {known.device.id} ({found.name})")
     return known

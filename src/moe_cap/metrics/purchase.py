@@ -168,6 +168,7 @@ PAPER = "MoE-CAP, arXiv 2412.07067v1, Tables 2-4 (A100-80GB servers)"
 PAPER_DATE = "2024-12"
 PAPER_SERVER_USD = {1: 29_910.0, 2: 50_640.0, 4: 92_100.0, 8: 175_030.0}
 """Published totals by number of GPUs, printed in kUSD with two decimals."""
+WHOLE_COMPUTERS = frozenset({DeviceKind.SOC, DeviceKind.CPU})
 PAPER_DEVICES = frozenset({"a100-pcie-80gb", "a100-sxm-80gb"})
 """The paper says A100-80GB and no more."""
 PAPER_GPU_USD = 20_730.0
@@ -202,11 +203,11 @@ def catalogue_server(
 ) -> PurchasePrice:  # fmt: skip
     """A server with devices of the catalogue at its indicative prices.
 
-    Without a CPU the host is the paper's, undivided; where the device's price is that of a whole computer or a share
-    of a rack, there is no host to add. Board and SSD have no catalogue price: with a CPU they are unknown until given.
+    Without a CPU the host is the paper's, undivided; where the device's price is that of a whole computer (a system on
+    a chip, a processor that computes by itself) or a share of a rack, there is no host to add. Board and SSD have no catalogue price: with a CPU they are unknown until given.
     """
     gpus = PricedPart(PartKind.GPU, num_devices, *_price_or_reason(device.price_usd))
-    if device.kind is DeviceKind.SOC or device.device_class is DeviceClass.RACK:
+    if device.kind in WHOLE_COMPUTERS or device.device_class is DeviceClass.RACK:
         return PurchasePrice((gpus,))
     if cpu is None:
         return PurchasePrice((gpus, PricedPart(PartKind.HOST, 1, Price(PAPER_HOST_USD, PAPER, PAPER_DATE))))
