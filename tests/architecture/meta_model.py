@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 
 def build(config: dict[str, Any]) -> torch.nn.Module:
     """The model of a config, without memory for its weights."""
-    loaded = AutoConfig.for_model(**{key: value for key, value in config.items() if key != "quantization_config"})
+    # a copy: some config classes take keys out of the nested objects that they are given
+    loaded = AutoConfig.for_model(
+        **deepcopy({key: value for key, value in config.items() if key != "quantization_config"})
+    )
     with torch.device("meta"), no_init_weights():
         causal = loaded.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         model = (AutoModelForCausalLM if causal else AutoModelForImageTextToText).from_config(loaded)

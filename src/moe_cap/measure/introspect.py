@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def _build(config: Mapping[str, Any]) -> tuple[Any, Any]:
     if not isinstance(model_type, str):
         raise ConfigError("config lacks model_type: expected a string", key="model_type")
     try:
-        loaded = AutoConfig.for_model(**keys)
+        loaded = AutoConfig.for_model(**deepcopy(keys))
     except StrictDataclassError as error:
         raise ConfigError(f"transformers refuses this config of a {model_type}: {error}") from error
     except (ValueError, KeyError) as error:
