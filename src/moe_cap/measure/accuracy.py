@@ -67,6 +67,11 @@ class EngineModel(TemplateLM):  # type: ignore[misc]  # lm_eval is untyped
         """Token ids."""
         return self._session.tokenizer.encode(string, special_tokens=add_special_tokens)
 
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context; without a bar in the log."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return found
+
     def _loglikelihood_tokens(
         self, requests: Sequence[Encoded], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:

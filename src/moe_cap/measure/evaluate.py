@@ -24,7 +24,7 @@ from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.level import time_level, trace_repeats
 from moe_cap.measure.lock_step import requests_for
-from moe_cap.measure.machine import identify_machine
+from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
@@ -86,13 +86,18 @@ def evaluate(job: Job) -> Result:
     session = engine.start(spec, job.output / "engine.log")
     try:
         job.progress.enter("probing the machine")
-        system = _system(job, session, architecture, idle_w, meter)
-        levels = [_measure_level(job, session, architecture, level, meter) for level in asked.concurrency]
+        machine = _machine(job, session)
+        passages = _passages(job)
+        levels = [_measure_level(job, session, architecture, passages, level, meter) for level in asked.concurrency]
         accuracy = [_accuracy(job, session, task) for task in asked.tasks]
         record, weights_bytes = session.describe(), session.weights_bytes()
+        storage = session.storage(architecture)
     finally:
         session.stop()
     job.progress.enter("writing")
+    peaks = machine.peaks(storage.compute_dtype)
+    how = engine.probe().routing
+    system = System(architecture, storage, machine, peaks, how, idle_w, meter.reason)
     points = tuple(build_point(level, system) for level in levels)
     model = _model_record(files, architecture, weights_bytes)
     return Result(
@@ -139,19 +144,20 @@ def _timing_stage(asked: Submission, level: int, repeat: int) -> str:
     return f"timing batch {level} ({repeat + 1}/{asked.repeats})"
 
 
-def _system(job: Job, session: Session, architecture: Architecture, idle_w: float | None, meter: PowerMeter) -> System:
-    record = session.describe()
-    probe = probe_machine(str(record.arguments.get("device", "cpu")), job.home)
-    machine = identify_machine(detect_machine(), probe, asked=job.submission.hardware)
-    storage = session.storage(architecture)
-    return System(architecture, storage, machine, machine.peaks(storage.compute_dtype), idle_w, meter.reason)
+def _machine(job: Job, session: Session) -> MeasuredMachine:
+    device = str(session.describe().arguments.get("device", "cpu"))
+    return identify_machine(detect_machine(), probe_machine(device, job.home), asked=job.submission.hardware)
 
 
 def _measure_level(
-    job: Job, session: Session, architecture: Architecture, concurrency: int, meter: PowerMeter
+    job: Job,
+    session: Session,
+    architecture: Architecture,
+    passages: Passages,
+    concurrency: int,
+    meter: PowerMeter,
 ) -> LevelResult:
     asked = job.submission
-    passages = _passages(job)
     shape = {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "seed": asked.seed}
     number = requests_for(concurrency, asked.num_requests)
     job.progress.enter(f"warm-up batch {concurrency}")

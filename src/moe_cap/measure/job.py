@@ -83,6 +83,8 @@ def _log_to(path: Path) -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
+    for chatty in ("lm_eval", "torchao"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     log.setLevel(logging.INFO)
     for old in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]:
         log.removeHandler(old)

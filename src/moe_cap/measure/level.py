@@ -104,8 +104,14 @@ def steps_of(timed: TimedPass, trace: Trace, architecture: Architecture) -> tupl
     return tuple(with_uniform_routing(step, architecture) for step in steps)
 
 
-def routing_source(trace: Trace, architecture: Architecture) -> RoutingSource | None:
-    """How the steps of `steps_of` came by their experts; None for a dense model."""
+def routing_source(trace: Trace, architecture: Architecture, how: RoutingSource | None) -> RoutingSource | None:
+    """How the steps of `steps_of` came by their experts; None for a dense model.
+
+    Args:
+        trace: of the routing pass.
+        architecture: of the model.
+        how: the engine's own way, where there is a trace.
+    """
     if not architecture.moe_blocks:
         return None
-    return RoutingSource.LOCK_STEP if trace.rows else RoutingSource.UNIFORM
+    return how if trace.rows else RoutingSource.UNIFORM

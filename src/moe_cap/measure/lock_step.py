@@ -8,9 +8,11 @@ with the same signature. Which of them it is, an engine's session knows; the wal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from moe_cap.errors import InvalidRunError
-from moe_cap.measure.engines.base import Completion, EngineRun, Request
+from moe_cap.measure.engines.base import Completion, EngineRun, EngineStep, Member, Request
+from moe_cap.routing import StepKind
 
 Batch = Callable[[Sequence[Request]], EngineRun]
 
@@ -30,6 +32,16 @@ def batches(requests: Sequence[Request], concurrency: int) -> list[Sequence[Requ
     return [requests[start : start + concurrency] for start in range(0, len(requests), concurrency)]
 
 
+def check_same_shape(requests: Sequence[Request]) -> None:
+    """The requests of one batch start together and end together.
+
+    Raises:
+        InvalidRunError: they differ in length, so that padding would be measured too.
+    """
+    if len({(len(request.prompt), request.output_tokens) for request in requests}) != 1:
+        raise InvalidRunError("the requests of a lock-step batch differ in length")
+
+
 def lock_step(run_batch: Batch, requests: Sequence[Request], concurrency: int) -> EngineRun:
     """Carry requests in fixed batches, one batch after the other."""
     runs = [run_batch(batch) for batch in batches(requests, concurrency)]
@@ -39,6 +51,22 @@ def lock_step(run_batch: Batch, requests: Sequence[Request], concurrency: int) -
         started_s=runs[0].started_s,
         ended_s=runs[-1].ended_s,
     )
+
+
+def lock_step_steps(requests: Sequence[Request], started_s: float, token_s: Sequence[float]) -> tuple[EngineStep, ...]:
+    """One prefill of all prompts, then one step per further token of all sequences.
+
+    A step lasts from the arrival of the tokens before it (the send, for the prefill) to the arrival of its own.
+    """
+    prompt = len(requests[0].prompt)
+    clock = (started_s, *token_s)
+    steps = []
+    for index, (before, after) in enumerate(pairwise(clock)):
+        kind = StepKind.DECODE if index else StepKind.PREFILL
+        first, width = (prompt + index - 1, 1) if index else (0, prompt)
+        members = tuple(Member(request.id, first, width) for request in requests)
+        steps.append(EngineStep(kind, after - before, members, logit_rows=len(requests)))
+    return tuple(steps)
 
 
 def check_lengths(requests: Sequence[Request], completions: Sequence[Completion]) -> None:

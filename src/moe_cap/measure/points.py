@@ -19,7 +19,7 @@ from moe_cap.metrics.latency import RequestTiming
 from moe_cap.precision import StoragePlan
 from moe_cap.quantity import Quantity
 from moe_cap.result import Load, Point, RawRequest, RawStep
-from moe_cap.routing import Step, StepKind, activated_experts_at_batch, expert_histogram
+from moe_cap.routing import RoutingSource, Step, StepKind, activated_experts_at_batch, expert_histogram
 
 J_PER_KWH = 3.6e6
 STEPS_FOR_BATCH_CURVE = 64
@@ -38,12 +38,13 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What was measured, on what."""
+    """What was measured, on what; `routing` is how the engine obtains its traces."""
 
     architecture: Architecture
     storage: StoragePlan
     machine: MeasuredMachine
     peaks: Peaks
+    routing: RoutingSource | None
     idle_w: float | None
     no_power_reason: str | None
 
@@ -51,7 +52,7 @@ class System:
 def build_point(level: LevelResult, system: System) -> Point:
     """The published point of a level."""
     arch = system.architecture
-    source = routing_source(level.traces[0], arch)
+    source = routing_source(level.traces[0], arch, system.routing)
     account = Account(arch, system.storage, system.peaks, system.machine.num_devices, source)
     steps = [steps_of(timed, trace, arch) for timed, trace in zip(level.passes, level.traces, strict=True)]
     requests = raw_requests(level)

@@ -7,7 +7,7 @@ BIG-Bench Hard (Suzgun et al., arXiv 2210.09261) that lm-eval ships.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from moe_cap.measure.engines.base import Request, Tokenizer
 from moe_cap.measure.tasks import load_task
 
 EXAMPLES = Path(lm_eval.tasks.__file__).parent / "bbh" / "cot_fewshot"
-TOKENS_PER_PASSAGE = 8
-"""At least so many has nearly every passage, which bounds how many are tokenised at once."""
+CHARACTERS_PER_TOKEN = 5
+"""First guess of how much text a prompt needs; it is doubled until the tokens suffice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,30 @@ def build_requests(
     if not any(passages.texts):
         raise InvalidRunError("there is no text to make prompts of")
     rng = random.Random(f"{seed}/{name}")  # noqa: S311 reproducible prompts, no secret
+    first = rng.sample(passages.texts, len(passages.texts))
     return tuple(
-        Request(f"{name}-{index}", _prompt(passages.texts, tokenizer, input_tokens, rng), output_tokens)
+        Request(
+            f"{name}-{index}", _prompt(first[index % len(first)], passages, tokenizer, input_tokens, rng), output_tokens
+        )
         for index in range(number)
     )
 
 
-def _prompt(texts: Sequence[str], tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
-    tokens: list[int] = []
-    order: list[str] = []
-    while len(tokens) < length:
-        order += rng.sample(texts, min(len(texts), -(-length // TOKENS_PER_PASSAGE)))
-        tokens = tokenizer.encode("\n".join(order))
-    return tuple(tokens[:length])
+def _prompt(first: str, passages: Passages, tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
+    """Passages in random order, from some line of `first` on, so that requests begin differently."""
+    lines = first.split("\n")
+    text = "\n".join(lines[rng.randrange(len(lines)) :])
+    more = _endless(passages.texts, rng)
+    enough = CHARACTERS_PER_TOKEN * length
+    while True:
+        while len(text) < enough:
+            text += "\n" + next(more)
+        tokens = tokenizer.encode(text)
+        if len(tokens) >= length:
+            return tuple(tokens[:length])
+        enough *= 2
+
+
+def _endless(texts: tuple[str, ...], rng: random.Random) -> Iterator[str]:
+    while True:
+        yield from rng.sample(texts, len(texts))

@@ -9,16 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from moe_cap.errors import InvalidRunError
-from moe_cap.measure.engines.base import Completion, EngineRun, EngineStep, Member, Request
-from moe_cap.routing import StepKind
+from moe_cap.measure.engines.base import Completion, EngineRun, Request
+from moe_cap.measure.lock_step import check_same_shape, lock_step_steps
 
 
 class Arrivals(BaseStreamer):  # type: ignore[misc]  # transformers is untyped
@@ -79,10 +77,9 @@ def prompts_of(requests: Sequence[Request], device: torch.device) -> torch.Tenso
     """The prompts of a lock-step batch, [sequences, prompt tokens].
 
     Raises:
-        InvalidRunError: they differ in length, so that padding would be measured too.
+        InvalidRunError: they differ in length.
     """
-    if len({(len(request.prompt), request.output_tokens) for request in requests}) != 1:
-        raise InvalidRunError("the requests of a lock-step batch differ in length")
+    check_same_shape(requests)
     return torch.tensor([request.prompt for request in requests], device=device)
 
 
@@ -118,22 +115,6 @@ def generate_batch(model: PreTrainedModel, requests: Sequence[Request], config: 
         started_s=started_s,
         ended_s=ended_s,
     )
-
-
-def lock_step_steps(requests: Sequence[Request], started_s: float, token_s: Sequence[float]) -> tuple[EngineStep, ...]:
-    """One prefill of all prompts, then one step per further token of all sequences.
-
-    A step lasts from the arrival of the tokens before it (the send, for the prefill) to the arrival of its own.
-    """
-    prompt = len(requests[0].prompt)
-    clock = (started_s, *token_s)
-    steps = []
-    for index, (before, after) in enumerate(pairwise(clock)):
-        kind = StepKind.DECODE if index else StepKind.PREFILL
-        first, width = (prompt + index - 1, 1) if index else (0, prompt)
-        members = tuple(Member(request.id, first, width) for request in requests)
-        steps.append(EngineStep(kind, after - before, members, logit_rows=len(requests)))
-    return tuple(steps)
 
 
 def synchronise(device: torch.device) -> None:

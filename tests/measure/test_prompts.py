@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.fake import ByteTokenizer
+from moe_cap.measure.prompts import Passages, build_requests, solved_problems, worked_examples
+
+TEXT = Passages(("one and one is two", "a fox", "x"), "test")
+
+
+def build(passages: Passages = TEXT, **changes):
+    settings = {"name": "level-1", "number": 3, "input_tokens": 20, "output_tokens": 4, "seed": 0} | changes
+    return build_requests(passages, ByteTokenizer(), **settings)
+
+
+@given(length=st.integers(1, 500), number=st.integers(1, 4))
+def test_every_prompt_has_exactly_the_length_that_was_asked(length, number) -> None:
+    requests = build(input_tokens=length, number=number)
+    assert [len(request.prompt) for request in requests] == [length] * number
+    assert len({request.id for request in requests}) == number
+
+
+def test_the_same_seed_gives_the_same_prompts_and_another_seed_others() -> None:
+    assert build(input_tokens=200) == build(input_tokens=200)
+    assert build(input_tokens=200) != build(input_tokens=200, seed=1)
+    assert build(input_tokens=200)[0].prompt != build(input_tokens=200, name="warm-1")[0].prompt
+
+
+def test_prompts_are_text_of_the_passages() -> None:
+    (request,) = build(number=1, input_tokens=300)
+    lines = ByteTokenizer().decode(request.prompt).split("\n")[:-1]
+    assert set(lines) == set(TEXT.texts)
+
+
+def test_requests_of_one_level_differ() -> None:
+    prompts = {request.prompt for request in build(worked_examples(), number=16, input_tokens=64)}
+    assert len(prompts) == 16
+
+
+def test_no_text_is_an_error() -> None:
+    with pytest.raises(InvalidRunError, match="no text"):
+        build(Passages(("", ""), "nothing"))
+
+
+def test_worked_examples_are_long_enough_for_prompts_of_a_thousand_tokens() -> None:
+    assert sum(map(len, worked_examples().texts)) > 50_000
+
+
+def test_solved_problems_hold_question_and_answer() -> None:
+    assert "72-17=055" in solved_problems("cap_arithmetic", None).texts
+    assert all(text[-1] in "ABCD" for text in solved_problems("cap_choice", None).texts)

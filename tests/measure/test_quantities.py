@@ -1,0 +1,135 @@
+"""The numbers of a point, on steps and times that can be worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moe_cap.architecture import parse_config
+from moe_cap.measure.machine import Peaks
+from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities
+from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
+from moe_cap.metrics.latency import RequestTiming
+from moe_cap.precision import storage_of
+from moe_cap.quantity import QUANTITIES
+from moe_cap.routing import RoutingSource, decode_step, prefill_step
+
+PEAKS = Peaks("bf16", 1e9, 1e12, 5e8, 4e11)
+
+
+@pytest.fixture
+def account(tiny_files: Any) -> Account:
+    architecture = parse_config(tiny_files.config)
+    return Account(architecture, storage_of(architecture, "bf16"), PEAKS, 1, RoutingSource.LOCK_STEP)
+
+
+def timing(sent_s: float, step_s: float = 1.0, tokens: int = 3) -> RequestTiming:
+    times = tuple(sent_s + step_s * (i + 1) for i in range(tokens))
+    return RequestTiming(sent_s, None, times, times[-1], 10, tokens)
+
+
+def repeat(step_s: float = 1.0) -> Repeat:
+    decode = [decode_step((11 + i,), (2.0, 2.0, 2.0), step_s) for i in range(2)]
+    return Repeat(
+        (timing(0.0, step_s), timing(3 * step_s, step_s)), (prefill_step((10,), (8.0, 7.0, 6.0), step_s), *decode)
+    )
+
+
+def test_utilisation_is_a_ratio_of_sums(account: Account) -> None:
+    slow = replace(repeat(), steps=(decode_step((11,), (2.0,) * 3, 1.0), decode_step((11,), (4.0,) * 3, 3.0)))
+    values = measured_quantities([slow], 1, account)
+    moved = sum(step_bytes(account.architecture, step, account.storage).total_read for step in slow.steps)
+    assert values["decode_s_mbu"].value == pytest.approx(moved / 4.0 / 1e9)
+    assert values["decode_s_mbu_of_measured_peak"].value == pytest.approx(moved / 4.0 / 5e8)
+    flops = sum(step_flops(account.architecture, step).total for step in slow.steps)
+    assert values["decode_s_mfu"].value == pytest.approx(flops / 4.0 / 1e12)
+    assert values["decode_activated_experts"].value == pytest.approx(3.0)
+    assert values["decode_activated_share"].value == pytest.approx(3.0 / 8)
+    assert values["decode_bytes_per_step"].value == pytest.approx(moved / 2)
+
+
+def test_the_forms_keep_their_order(account: Account) -> None:
+    values = measured_quantities([repeat()], 1, account)
+    for phase in ("prefill", "decode"):
+        assert values[f"{phase}_s_mbu_paper"].value < values[f"{phase}_s_mbu"].value < values[f"{phase}_mbu"].value
+        assert values[f"{phase}_s_mfu_paper"].value < values[f"{phase}_s_mfu"].value < values[f"{phase}_mfu"].value
+
+
+def test_latencies_come_from_the_client_clock(account: Account) -> None:
+    values = measured_quantities([repeat()], 1, account)
+    assert values["ttft_s_p50"].value == values["tpot_s_p99"].value == values["itl_s_mean"].value == pytest.approx(1.0)
+    assert values["e2e_s_mean"].value == pytest.approx(3.0)
+    assert values["output_tokens_per_s"].value == pytest.approx(2 / 3)
+    assert values["prefill_tokens_per_s"].value == pytest.approx(10.0)
+    assert values["decode_tokens_per_s"].value == pytest.approx(1.0)
+
+
+def test_every_number_has_a_value_or_a_reason(account: Account) -> None:
+    values = measured_quantities([repeat()], 1, account)
+    assert values["schedule_lag_s_p99"].value is None
+    assert values["schedule_lag_s_p99"].reason == "a closed loop has no schedule to lag behind"
+    assert set(values) <= set(QUANTITIES)
+    missing = {spec.name for spec in QUANTITIES.values() if spec.group not in {"energy", "cost"}} - set(values)
+    assert missing == {"routing_agreement"}
+
+
+def test_one_repetition_has_no_interval_and_three_have_one(account: Account) -> None:
+    assert measured_quantities([repeat()], 1, account)["tpot_s_mean"].interval_95 is None
+    values = measured_quantities([repeat(1.0), repeat(2.0), repeat(3.0)], 1, account)
+    assert values["tpot_s_mean"].value == pytest.approx(2.0)
+    assert values["tpot_s_mean"].interval_95 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert values["output_tokens_per_s"].value == pytest.approx((2 / 3 + 1 / 3 + 2 / 9) / 3)
+    assert values["decode_s_mbu"].interval_95 > 0
+
+
+def test_without_a_datasheet_the_measured_peak_stands_in_and_says_so(account: Account) -> None:
+    bare = replace(account, peaks=replace(PEAKS, datasheet_bytes_per_s=None, datasheet_flops_per_s=None))
+    values = measured_quantities([repeat()], 1, bare)
+    assert values["decode_s_mbu"].value == values["decode_s_mbu_of_measured_peak"].value
+    assert "no datasheet" in values["decode_s_mbu"].note
+
+
+def test_a_dtype_without_any_peak_has_no_mfu_and_keeps_its_mbu(account: Account) -> None:
+    bare = replace(account, peaks=replace(PEAKS, datasheet_flops_per_s=None, measured_flops_per_s=None))
+    values = measured_quantities([repeat()], 1, bare)
+    assert values["decode_s_mfu"].value is None
+    assert "no peak" in values["decode_s_mfu"].reason
+    assert values["decode_s_mbu"].value is not None
+
+
+def test_uniform_routing_is_marked_estimated(account: Account) -> None:
+    values = measured_quantities([repeat()], 1, replace(account, routing_source=RoutingSource.UNIFORM))
+    assert values["decode_s_mbu"].source == values["decode_activated_experts"].source == "estimated"
+
+
+def test_an_engine_without_steps_keeps_its_latencies(account: Account) -> None:
+    values = measured_quantities([replace(repeat(), steps=())], 1, account)
+    assert values["decode_s_mbu"].value is None
+    assert values["decode_bytes_per_step"].reason
+    assert values["ttft_s_p50"].value == pytest.approx(1.0)
+
+
+def test_a_failed_request_counts_nowhere_but_among_the_failed(account: Account) -> None:
+    failed = RequestTiming(0.0, None, (), 9.0, 10, 0, error="reset")
+    values = measured_quantities([replace(repeat(), timings=(*repeat().timings, failed))], 1, account)
+    assert values["failed_requests"].value == 1
+    assert values["e2e_s_mean"].value == pytest.approx(3.0)
+
+
+def test_only_the_sparse_forms_may_not_exceed_one() -> None:
+    values = {name: known(name, 1.2) for name in ("decode_mbu", "decode_s_mbu", "prefill_s_mfu_of_measured_peak")}
+    assert [text.partition(" ")[0] for text in broken_rules(values)] == [
+        "decode_s_mbu",
+        "prefill_s_mfu_of_measured_peak",
+    ]
+
+
+def test_a_dense_model_has_no_experts_to_count(tiny_files: Any) -> None:
+    config = {key: value for key, value in tiny_files.config.items() if "expert" not in key and "moe" not in key}
+    architecture = parse_config(config | {"model_type": "qwen3"})
+    account = Account(architecture, storage_of(architecture, "bf16"), PEAKS, 1, None)
+    values = measured_quantities([Repeat((timing(0.0),), (decode_step((11,), (), 1.0),))], 1, account)
+    assert values["decode_activated_experts"].value is None
+    assert values["decode_s_mbu"].value == values["decode_mbu"].value
