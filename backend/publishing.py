@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
-from moe_cap.board import export, frame
-from moe_cap.errors import ResultError
-from moe_cap.result import METRICS_VERSION, SCHEMA_VERSION, Result, parse_result
+from moe_cap.board import refresh_table
+from moe_cap.result import Result
 from moe_cap.results import ResultStore
-
-LOG = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -31,23 +26,4 @@ class Publisher:
 
     def refresh_table(self) -> None:
         """Write the table of everything that is published and readable."""
-        parsed = {result_id: self._parse(result_id, data) for result_id, data in self._store.read_all()}
-        self._parsed = {result_id: result for result_id, result in parsed.items() if result is not None}
-        results = sorted(self._parsed.values(), key=lambda result: (result.created_at, result.id))
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "metrics_version": METRICS_VERSION,
-            "results": len(results),
-            "newest": results[-1].id if results else None,
-            "left_out": sorted(set(parsed) - set(self._parsed)),
-        }
-        self._store.write_snapshot(export(frame(results), "parquet"), manifest)
-
-    def _parse(self, result_id: str, data: bytes) -> Result | None:
-        if result_id in self._parsed:  # published records never change
-            return self._parsed[result_id]
-        try:
-            return parse_result(data)
-        except ResultError as error:
-            LOG.warning("result %s is left out of the table: %s", result_id, error)
-            return None
+        self._parsed = refresh_table(self._store, self._parsed)

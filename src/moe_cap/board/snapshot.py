@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
+from collections.abc import Mapping
 
 from moe_cap.board.export import export
 from moe_cap.board.frame import frame
-from moe_cap.errors import ResultError
-from moe_cap.result import SCHEMA_VERSION, Result, parse_result
+from moe_cap.board.records import parse_records
+from moe_cap.result import METRICS_VERSION, SCHEMA_VERSION, Result
 from moe_cap.results import ResultStore
 
-log = logging.getLogger(__name__)
 
-
-def refresh_table(results: ResultStore) -> None:
-    """Write the table of all results beside them; a record that cannot be read is logged and left out.
+def refresh_table(store: ResultStore, known: Mapping[str, Result]) -> dict[str, Result]:
+    """Write the table of all readable results beside them, and return them for the next call's `known`.
 
     Raises:
         StoreError: the store could not be read or written; the table there stays as it was.
     """
-    readable: list[Result] = []
-    for result_id, data in results.read_all():
-        try:
-            readable.append(parse_result(data))
-        except ResultError as error:
-            log.warning("result %s is left out of the table: %s", result_id, error)
-    readable.sort(key=lambda result: (result.created_at, result.id))
-    table = frame(readable)
-    ids = hashlib.sha256("\n".join(sorted(result.id for result in readable)).encode()).hexdigest()
-    manifest = {"results": len(readable), "rows": len(table), "schema_version": SCHEMA_VERSION, "ids_sha256": ids}
-    results.write_snapshot(export(table, "parquet"), manifest)
+    results, unreadable = parse_records(store.read_all(), known)
+    ordered = sorted(results.values(), key=lambda result: (result.created_at, result.id))
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "metrics_version": METRICS_VERSION,
+        "results": len(ordered),
+        "newest": ordered[-1].id if ordered else None,
+        "left_out": sorted(unreadable),
+    }
+    store.write_snapshot(export(frame(ordered), "parquet"), manifest)
+    return results

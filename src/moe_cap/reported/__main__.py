@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     results = read_reported()
     for result in results:
         store.publish(result.to_json(), result_id=result.id, year_month=f"{result.created_at:%Y-%m}")
-    refresh_table(store)
+    refresh_table(store, {})
     sys.stdout.write(f"{len(results)} reported results in {arguments[0]}\n")
     return 0
 

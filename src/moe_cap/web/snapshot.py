@@ -16,7 +16,7 @@ import pandas as pd
 from moe_cap import board
 from moe_cap.errors import MoECapError
 from moe_cap.queue import Request
-from moe_cap.result import Result, parse_result
+from moe_cap.result import Result
 from moe_cap.web.responses import Encoded, encode
 
 log = logging.getLogger(__name__)
@@ -76,14 +76,7 @@ class Snapshot:
 
 def build_board(revision: str, records: Mapping[str, bytes], known: Mapping[str, Result]) -> Board:
     """Parse what is new, newest measured first, then reported in the order of their source."""
-    results: dict[str, Result] = {}
-    unreadable: dict[str, str] = {}
-    for name, data in records.items():
-        try:
-            results[name] = known[name] if name in known else parse_result(data)
-        except MoECapError as error:
-            unreadable[name] = str(error)
-            log.warning("result %s is left out: %s", name, error)
+    results, unreadable = board.parse_records(records.items(), known)
     ordered = {result.id: result for result in sorted(results.values(), key=_order)}
     table = board.frame(ordered.values())
     grid = json.dumps(board.payload(table), allow_nan=False, separators=(",", ":")).encode()
