@@ -28,7 +28,7 @@ class Settings:
         poll_s: pause between two looks at the queue, seconds.
         run_limit_s: wall time after which one evaluation is stopped, seconds.
         worker_name: how this worker signs its leases.
-        machine: the operator's own prices and power of this machine (`hardware.own_figures`); None takes the catalogue's.
+        machine: file with the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
     """
 
@@ -97,5 +97,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         poll_s=_number(environ, "MOE_CAP_POLL_S", 60 if on_hub else 2),
         run_limit_s=_number(environ, "MOE_CAP_RUN_LIMIT_S", 6 * 3600),
         worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or "worker",
+        machine=Path(environ["MOE_CAP_MACHINE"]) if environ.get("MOE_CAP_MACHINE") else None,
         model_token=environ.get("MOE_CAP_MODEL_TOKEN") or None,
     )

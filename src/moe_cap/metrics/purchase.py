@@ -204,7 +204,8 @@ def catalogue_server(
     """A server with devices of the catalogue at its indicative prices.
 
     Without a CPU the host is the paper's, undivided; where the device's price is that of a whole computer (a system on
-    a chip, a processor that computes by itself) or a share of a rack, there is no host to add. Board and SSD have no catalogue price: with a CPU they are unknown until given.
+    a chip, a processor that computes by itself) or a share of a rack, there is no host to add. Board and SSD have no
+    catalogue price: with a CPU they are unknown until given.
     """
     gpus = PricedPart(PartKind.GPU, num_devices, *_price_or_reason(device.price_usd))
     if device.kind in WHOLE_COMPUTERS or device.device_class is DeviceClass.RACK:
