@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ LOG = logging.getLogger(__name__)
 GRACE_S = 20.0
 """What a worker gets to stop its evaluation and to give its request back."""
 RESTART_S = 5.0
+"""Pause before the first restart; it doubles while the worker dies young."""
+LONGEST_PAUSE_S = 300.0
+YOUNG_S = 60.0
+LOG_BYTES = 4 * 2**20
+"""A log that is larger when a worker starts is begun anew."""
 COMMAND = (sys.executable, "-m", "backend")
 
 
@@ -69,14 +75,21 @@ class EmbeddedWorker:
     def _start_process(self) -> None:
         with self._starting:
             if not self._stopping.is_set():
+                if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+                    self.log.unlink()
                 self._process = GuardedProcess(
                     self._command, folder=self._folder, environ=self._environ, grace_s=self._grace_s
                 )
 
     def _keep_running(self) -> None:
+        pause_s = self._restart_s
         while self._process is not None:
+            started_s = time.monotonic()
             self._process.wait()
-            if self._stopping.wait(self._restart_s):
+            grown_old = time.monotonic() - started_s > YOUNG_S
+            pause_s = self._restart_s if grown_old else pause_s
+            if self._stopping.wait(pause_s):
                 return
             LOG.warning("the worker ended (status %s) and is started again", self._process.read_ending().status)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._start_process()
