@@ -1,6 +1,6 @@
 """Which engines can be asked for: what the form, the pre-flight and the registry of `moe_cap.measure` read alike.
 
-One line per engine. Nothing here imports an engine; `module` is a path that the measuring floor loads when it is needed.
+One line per engine. Nothing here imports an engine; `module` is a path that the measuring floor loads when needed.
 """
 
 from __future__ import annotations
