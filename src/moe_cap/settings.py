@@ -28,7 +28,7 @@ class Settings:
         poll_s: pause between two looks at the queue, seconds.
         run_limit_s: wall time after which one evaluation is stopped, seconds.
         worker_name: how this worker signs its leases.
-        machine: file with the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
+        machine: the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
     """
 

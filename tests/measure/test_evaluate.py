@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +155,19 @@ def fake_measurement(*, seconds: float, joules: float) -> Any:
     from zeus.monitor.energy import Measurement
 
     return Measurement(seconds, {0: joules})
+
+
+def test_prices_and_power_of_the_operator_make_a_cost(tiny_folder: Path, tmp_path: Path, settings: Settings) -> None:
+    own = tmp_path / "machine.yaml"
+    own.write_text("{source: invoice, as_of: 2026-11-01, price_usd: 2000, power_w: 100, rental_usd_per_hour: 0.5}")
+    _, output = run(tmp_path, replace(settings, machine=own), write_request(tmp_path, tiny_folder))
+    values = result_of(output).points[1].quantities
+    assert values["purchase_usd"].value == 2000.0
+    assert values["usd_per_hour_rental"].value == 0.5
+    tokens_per_h = values["output_tokens_per_s"].value * 3600
+    assert values["usd_per_million_output_tokens_rental"].value == pytest.approx(0.5 / tokens_per_h * 1e6)
+    assert values["usd_per_hour_paper"].value == pytest.approx(2000 / (5 * 365.25 * 24) + 0.1 * 0.0806)
+    assert values["usd_per_hour_paper"].source == "estimated"
 
 
 def test_an_engine_that_cannot_tell_its_routing_is_marked_uniform(
@@ -336,30 +348,14 @@ def test_running_out_of_memory_is_told_with_its_numbers(tiny_folder: Path, tmp_p
     assert "this process holds" in failure["message"]
 
 
-def test_sigterm_stops_the_engine_on_the_way_out(tiny_folder: Path, tmp_path: Path, settings: Settings) -> None:
-    script = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        from moe_cap.measure import evaluate, job
-        from moe_cap.measure.engines.fake import FakeSession
-        from moe_cap.settings import read_settings
-
-        request, output, home = map(Path, sys.argv[1:])
-        FakeSession.warm_up = lambda *_: ((output / "warm").touch(), time.sleep(100))
-        FakeSession.stop = lambda *_: (output / "stopped").touch()
-        job.run(request, output, read_settings({"MOE_CAP_HOME": str(home)}), run_uuid="run-1")
-    """)
-    output = tmp_path / "killed"
-    arguments = [str(write_request(tmp_path, tiny_folder)), str(output), str(settings.home)]
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": "src"}
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (output / "warm").exists() and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        child.terminate()
-        assert child.wait(timeout=60) == 128 + signal.SIGTERM
-        assert (output / "stopped").exists()
-    finally:
-        child.kill()
+def test_sigterm_stops_the_engine_on_the_way_out(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = []
+    monkeypatch.setattr(fake.FakeSession, "warm_up", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(fake.FakeSession, "stop", lambda self: stopped.append(True))
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path, settings, write_request(tmp_path, tiny_folder))
+    assert left.value.code == 128 + signal.SIGTERM
+    assert stopped == [True]
+    assert not (tmp_path / "out" / "result.json").exists()

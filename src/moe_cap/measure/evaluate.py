@@ -17,6 +17,7 @@ from pathlib import Path
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.hardware import detect_machine
+from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
 from moe_cap.measure.accuracy import measure_accuracy
 from moe_cap.measure.costs import assumptions
 from moe_cap.measure.engines.base import Session
@@ -33,7 +34,7 @@ from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, build_requests, solved_problems, worked_examples
 from moe_cap.precision import stored_bytes
 from moe_cap.result import METRICS_VERSION, AccuracyRecord, Load, ModelRecord, Result, result_id
-from moe_cap.settings import CHECKOUT
+from moe_cap.settings import CHECKOUT, Settings
 from moe_cap.submission import Submission
 
 log = logging.getLogger("moe_cap")
@@ -51,7 +52,7 @@ class Job:
     Attributes:
         run_uuid: identity of this run; the result's id follows from it and from the submission.
         output: folder for the engine's log.
-        home: local state of this machine: the probe, local problems.
+        settings: where this machine keeps its probe and local problems, its operator's figures, its read-only token.
         environ: variables of this process, for the record.
         now: when the run began.
     """
@@ -59,7 +60,7 @@ class Job:
     submission: Submission
     run_uuid: str
     output: Path
-    home: Path
+    settings: Settings
     environ: Mapping[str, str]
     now: datetime
     progress: Progress
@@ -75,7 +76,8 @@ def evaluate(job: Job) -> Result:
     asked = job.submission
     job.progress.plan(_stage_weights(asked))
     job.progress.enter("looking at the model")
-    files = find_model(asked)
+    own = read_own_figures(job.settings.machine) if job.settings.machine else None
+    files = find_model(asked, job.settings.model_token)
     architecture = parse_config(files.config)
     engine = load_engine(asked.engine)
     spec = engine.launch_spec(files, asked.precision)
@@ -86,7 +88,7 @@ def evaluate(job: Job) -> Result:
     session = engine.start(spec, job.output / "engine.log")
     try:
         job.progress.enter("probing the machine")
-        machine = _machine(job, session)
+        machine = _machine(job, session, own)
         passages = _passages(job)
         levels = [_measure_level(job, session, architecture, passages, level, meter) for level in asked.concurrency]
         accuracy = [_accuracy(job, session, task) for task in asked.tasks]
@@ -144,9 +146,10 @@ def _timing_stage(asked: Submission, level: int, repeat: int) -> str:
     return f"timing batch {level} ({repeat + 1}/{asked.repeats})"
 
 
-def _machine(job: Job, session: Session) -> MeasuredMachine:
+def _machine(job: Job, session: Session, own: OwnFigures | None) -> MeasuredMachine:
     device = str(session.describe().arguments.get("device", "cpu"))
-    return identify_machine(detect_machine(), probe_machine(device, job.home), asked=job.submission.hardware)
+    probe = probe_machine(device, job.settings.home)
+    return identify_machine(detect_machine(), probe, asked=job.submission.hardware, own=own)
 
 
 def _measure_level(
@@ -189,7 +192,7 @@ def _passages(job: Job) -> Passages:
 
 def _local_problems(job: Job, task: str) -> Path | None:
     """Problems that lie in `home/problems/<task>` are taken from there instead of the Hub."""
-    folder = job.home / "problems" / task
+    folder = job.settings.home / "problems" / task
     return folder if folder.is_dir() else None
 
 

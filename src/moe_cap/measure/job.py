@@ -70,7 +70,7 @@ def _measure(request: Path, output: Path, settings: Settings, progress: Path | N
         submission=parse_submission(request.read_bytes()),
         run_uuid=run_uuid,
         output=output,
-        home=settings.home,
+        settings=settings,
         environ=os.environ,
         now=datetime.now(UTC),
         progress=Progress(progress, time.monotonic),

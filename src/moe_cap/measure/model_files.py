@@ -47,15 +47,19 @@ class ModelFiles:
         return sum(path.stat().st_size for path in self.weights)
 
 
-def find_model(submission: Submission) -> ModelFiles:
+def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
     """Locate the model of a submission, from the Hub if need be.
+
+    Args:
+        submission: names the model.
+        token: what gated models are read with. Never this machine's own login: strangers choose the name.
 
     Raises:
         SubmissionError: there is no such model, or its files do not hold together.
         EngineStartError: the Hub cannot be reached.
     """
     if not submission.is_folder:
-        folder = _fetch(submission.model, submission.revision)
+        folder = _fetch(submission.model, submission.revision, token)
         return _check(submission.model, folder.name, folder)
     folder = submission.folder
     if not folder.is_dir():
@@ -64,9 +68,9 @@ def find_model(submission: Submission) -> ModelFiles:
     return ModelFiles(files.name, _fingerprint(files), files.folder, files.config, files.weights)
 
 
-def _fetch(model: str, revision: str | None) -> Path:
+def _fetch(model: str, revision: str | None, token: str | None) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED), token=token or False))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise SubmissionError(
             f"the Hub has no model {model} at {revision or 'its default branch'}", field="model"
