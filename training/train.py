@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from training.model import build_model
-from training.problems import DRAW, Problem, held_out_problems, training_problems
+from training.problems import DRAW, EASY, Difficulty, Problem, held_out_problems, training_problems
 from training.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,12 +25,28 @@ MODEL_FOLDER = ROOT / "assets" / "model"
 CHECKPOINT = ROOT / "build" / "training" / "checkpoint.pt"
 
 SEED = 20_261_122
-STEPS = 6_000
 ROWS, ROW_TOKENS = 24, 64
-PEAK_RATE, WARM_UP_STEPS, DECAY_SHARE = 3e-3, 100, 0.4
+WARM_UP_STEPS, DECAY_SHARE = 100, 0.4
 SHARES = {"arithmetic": 0.4, "copy": 0.3, "choice": 0.3}  # of the problems drawn
 REPORT_EVERY = 250
 NO_LOSS = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of the training with a learning rate that warms up, stays and decays to zero."""
+
+    difficulty: Difficulty
+    steps: int
+    peak_rate: float
+
+    def learning_rate(self, step: int) -> float:
+        """Of a step counted from the beginning of the stage."""
+        warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+        return self.peak_rate * warm * min(1.0, (self.steps - step) / (DECAY_SHARE * self.steps))
+
+
+STAGES = (Stage(EASY, 3_000, 3e-3),)
 
 log = logging.getLogger("training")
 
@@ -60,26 +80,38 @@ def pack(problems: Iterator[Problem], tokenizer: PreTrainedTokenizerFast) -> Bat
     return ids, labels, positions
 
 
-def mixed_problems(rng: random.Random) -> Iterator[Problem]:
+def mixed_problems(difficulty: Difficulty, rng: random.Random) -> Iterator[Problem]:
     """Training problems of all tasks, in their shares."""
-    streams = {task: training_problems(task, rng) for task in SHARES}
+    streams = {task: training_problems(task, difficulty, rng) for task in SHARES}
     tasks, shares = list(SHARES), list(SHARES.values())
     while True:
         yield next(streams[rng.choices(tasks, shares)[0]])
 
 
-def learning_rate(step: int) -> float:
-    """Linear warm-up, a plateau, and a linear decay to zero over the last steps."""
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return PEAK_RATE * warm * min(1.0, (STEPS - step) / (DECAY_SHARE * STEPS))
+def loss_of(model: Qwen3MoeForCausalLM, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of the answers, and the load-balancing loss of each layer by itself.
+
+    transformers balances the layers taken together, under which an expert may sleep in one of them.
+    """
+    ids, labels, positions = batch
+    out = model(input_ids=ids, position_ids=positions, output_router_logits=True, use_cache=False)
+    answers = functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=NO_LOSS)
+    config = model.config
+    balance = [
+        load_balancing_loss_func((layer,), config.num_experts, config.num_experts_per_tok, (ids != PAD_ID).long())
+        for layer in out.router_logits
+    ]
+    return answers + config.router_aux_loss_coef * torch.stack(balance).mean()
 
 
 @torch.no_grad()
-def teacher_forced_accuracy(model: Qwen3MoeForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+def teacher_forced_accuracy(
+    model: Qwen3MoeForCausalLM, tokenizer: PreTrainedTokenizerFast, difficulty: Difficulty
+) -> dict[str, float]:
     """Share of held-out problems whose answer is right in every token; a progress report, no decision rests on it."""
     scores = {}
     for task in DRAW:
-        problems = held_out_problems(task, 100, random.Random(SEED))  # noqa: S311
+        problems = held_out_problems(task, difficulty, 100, random.Random(SEED))  # noqa: S311
         encoded = [encode(problem, tokenizer) for problem in problems]
         width = max(len(tokens) for tokens, _ in encoded)
         ids = torch.tensor([tokens + [PAD_ID] * (width - len(tokens)) for tokens, _ in encoded])
@@ -90,36 +122,55 @@ def teacher_forced_accuracy(model: Qwen3MoeForCausalLM, tokenizer: PreTrainedTok
     return scores
 
 
+class Training:
+    """What changes from step to step, and how it is kept and found again."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        torch.manual_seed(SEED)
+        self.model, self.tokenizer = build_model(), build_tokenizer()
+        self.rng = random.Random(SEED)  # noqa: S311
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.steps_done = 0
+        self._checkpoint = checkpoint
+        if checkpoint.exists():
+            kept = torch.load(checkpoint, weights_only=True)
+            self.model.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.rng.setstate(kept["rng"])
+            self.steps_done = kept["step"]
+
+    def keep(self) -> None:
+        """Write the checkpoint that the next start resumes from."""
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "rng": self.rng.getstate(), "step": self.steps_done}, self._checkpoint)
+
+    def learn(self, batch: Batch, learning_rate: float) -> float:
+        """One step of the optimizer; returns the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad()
+        loss = loss_of(self.model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps_done += 1
+        return float(loss.detach())
+
+
 def train(checkpoint: Path) -> Qwen3MoeForCausalLM:
-    """Train to the last step, from the checkpoint when there is one."""
-    torch.manual_seed(SEED)
-    model, tokenizer, rng = build_model(), build_tokenizer(), random.Random(SEED)  # noqa: S311
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    first = 0
-    if checkpoint.exists():
-        kept = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        rng.setstate(kept["rng"])
-        first = kept["step"]
-    problems, started = mixed_problems(rng), time.monotonic()
-    for step in range(first, STEPS):
-        ids, labels, positions = pack(problems, tokenizer)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
-        out = model(input_ids=ids, position_ids=positions, labels=labels, output_router_logits=True, use_cache=False)
-        optimizer.zero_grad()
-        out.loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % REPORT_EVERY == 0:
-            scores = teacher_forced_accuracy(model, tokenizer)
-            elapsed_s = time.monotonic() - started
-            log.info("step %d, %.0f s, loss %.3f, held out %s", step + 1, elapsed_s, float(out.loss.detach()), scores)
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng.getstate()}
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({**state, "step": step + 1}, checkpoint)
-    return model
+    """Train through all stages, from the checkpoint when there is one."""
+    training, started = Training(checkpoint), time.monotonic()
+    for begin, stage in zip(itertools.accumulate((0, *(stage.steps for stage in STAGES))), STAGES, strict=False):
+        problems = mixed_problems(stage.difficulty, training.rng)
+        while training.steps_done < begin + stage.steps:
+            loss = training.learn(pack(problems, training.tokenizer), stage.learning_rate(training.steps_done - begin))
+            if training.steps_done % REPORT_EVERY == 0:
+                scores = teacher_forced_accuracy(training.model, training.tokenizer, stage.difficulty)
+                elapsed_s = time.monotonic() - started
+                log.info("step %d, %.0f s, loss %.3f, held out %s", training.steps_done, elapsed_s, loss, scores)
+                training.keep()
+    return training.model
 
 
 def save(model: Qwen3MoeForCausalLM, folder: Path) -> None:
@@ -133,6 +184,7 @@ def save(model: Qwen3MoeForCausalLM, folder: Path) -> None:
     )
     model.set_experts_implementation("eager")
     model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
 
 
