@@ -7,9 +7,9 @@ One mock server, one run, contenders interleaved (A B C A B C), medians over the
 
 (a) The highest rate of a constant open loop that a client keeps. The kernel stamps each request as it reaches the
     server; request i of rate r was due at t0 + i/r, with t0 such that one request in a hundred came early. A rate is
-    kept when every request was answered and the 99th percentile of the lag is at most 5 ms, in at least one of two
-    tries. The first two seconds, in which clients warm up, are left out. Rates are doubled until one is not kept, then
-    the bracket is halved twice (geometrically).
+    kept when every request was answered, the client reported each of them, and the 99th percentile of the lag is at
+    most 5 ms, in at least one of two tries. The first two seconds, in which clients warm up, are left out. Rates are
+    doubled until one is not kept, then the bracket is halved twice (geometrically).
 (b) The absolute error of each request's time to first token and mean inter-token latency against what the server did:
     its writes minus the kernel's stamp of the request.
 
@@ -70,6 +70,7 @@ class Trial:
     contender: str
     rate_per_s: float
     answered: int
+    reported: int
     delivered_per_s: float
     lag_p99_s: float
     server_late_p99_s: float
@@ -141,7 +142,7 @@ def trial(contender: Contender, rate: float, count: int, output_tokens: int, spr
     lag, delivered = schedule_lag(log, rate)
     late = summary(late for served in log for late in served.late_s)
     return Trial(
-        contender.name, rate, sum(len(s.token_s) == output_tokens for s in log), delivered, lag,
+        contender.name, rate, sum(len(s.token_s) == output_tokens for s in log), len(reported), delivered, lag,
         float("nan") if late is None else late.p99, ttft, itl, load_average, others,
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def keeps(contender: Contender, rate: float, trials: list[Trial]) -> bool:
     for _ in range(TRIES):
         one = trial(contender, rate, count, OUTPUT_TOKENS_RATE, 0.0)
         trials.append(one)
-        kept = one.answered == count and one.lag_p99_s <= LAG_BUDGET_S
+        kept = one.answered == one.reported == count and one.lag_p99_s <= LAG_BUDGET_S
         print(
             f"  {contender.name:9} {rate:8.1f}/s  delivered {one.delivered_per_s:8.1f}/s  "
             f"lag p99 {one.lag_p99_s * 1e3:9.2f} ms  server late p99 {one.server_late_p99_s * 1e3:7.2f} ms  "

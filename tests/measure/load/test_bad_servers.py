@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from load_plans import QUICK, plan_for
 
-from moe_cap.errors import InvalidInputError, ServerError
+from moe_cap.errors import InvalidInputError, RunTimeoutError, ServerError
 from moe_cap.measure.load import ClosedLoop, Limits, Target, constant, run_load
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
@@ -53,7 +53,7 @@ def test_an_answer_without_end_is_ended(serve: Serve) -> None:
 
 
 def test_a_run_without_end_is_ended(serve: Serve) -> None:
-    with pytest.raises(ServerError, match=r"did not end within 0\.3 s"):
+    with pytest.raises(RunTimeoutError, match=r"did not end within 0\.3 s"):
         run_load(plan_for(serve(QUICK), constant(5, 20), 20, run_limit_s=0.3))
 
 

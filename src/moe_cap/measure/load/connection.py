@@ -91,7 +91,7 @@ class Connection:
         self._exchange = exchange
         self._unsent = memoryview(exchange.payload)
         self._complete = False
-        exchange.sent_ns = exchange.heard_ns = monotonic_ns()
+        exchange.sent_ns = exchange.heard_ns = self._arrived_ns = monotonic_ns()
         if self.is_open:
             self._write()
         else:
@@ -168,8 +168,12 @@ class Connection:
             self._read()
 
     def _receive(self, source: socket.socket) -> bytes:
-        """The next bytes; `_arrived_ns` becomes the time when the kernel had the last of them."""
-        data, self._arrived_ns, age_ns = receive(source)
+        """The next bytes; `_arrived_ns` becomes the time when the kernel had the last of them.
+
+        Carrying a stamp over to another clock costs some microseconds of error, which must not turn the order around.
+        """
+        data, arrived_ns, age_ns = receive(source)
+        self._arrived_ns = max(self._arrived_ns, arrived_ns)
         if age_ns is not None:
             self._read_lags_ns.append(age_ns)
         return data

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
 
+from moe_cap.errors import MeasurementError, RunTimeoutError, ServerError
 from moe_cap.measure.load.client import Client, Limits
 from moe_cap.measure.load.connection import Exchange, Peer
 from moe_cap.measure.load.events import FailureKind, RequestEvents
@@ -61,11 +62,11 @@ class Saturation:
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """What one share gave, in the order in which the requests were planned."""
+    """What one share gave, in the order in which the requests were planned; `given_up` tells why it was not all."""
 
     requests: tuple[RequestEvents, ...]
     saturation: Saturation
-    given_up: str | None
+    given_up: MeasurementError | None
 
 
 class Driver:
@@ -80,7 +81,7 @@ class Driver:
         self._requests: dict[int, RequestEvents] = {}
         self._order_of: dict[str, int] = {order.id: index for index, order in enumerate(share.orders)}
         self._failures = 0
-        self._given_up: str | None = None
+        self._given_up: MeasurementError | None = None
 
     def drive(self) -> Driven:
         """Run the share to its end."""
@@ -153,12 +154,14 @@ class Driver:
         if failure is not None and failure.kind is not FailureKind.ABANDONED:
             self._failures += 1
             if self._failures > self._share.max_failures and self._given_up is None:
-                self._give_up(f"{self._failures} of {len(self._requests)} requests failed, the last one: {failure}")
+                self._give_up(
+                    ServerError(f"{self._failures} of {len(self._requests)} requests failed, the last one: {failure}")
+                )
 
     def _out_of_time(self) -> None:
-        self._give_up(f"the run did not end within {self._share.run_limit_s:g} s")
+        self._give_up(RunTimeoutError(f"the run did not end within {self._share.run_limit_s:g} s"))
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: MeasurementError) -> None:
         self._given_up = reason
         self._client.abandon("the run was given up")
         self._client.loop.stop()

@@ -116,6 +116,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     Raises:
         InvalidInputError: the plan cannot be carried.
         ServerError: more requests failed than the rules bear; it says what the server did.
+        RunTimeoutError: the timed part did not end within its limit.
     """
     _check(plan)
     peer = find_peer(plan.target)
@@ -125,7 +126,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     started_ns, parts = drive_all(split_share(share, plan.workers), progress)
     for part in parts:
         if part.given_up is not None:
-            raise ServerError(f"{plan.target.url}: {part.given_up}")
+            raise type(part.given_up)(f"{plan.target.url}: {part.given_up}")
     requests = tuple(sorted((request for part in parts for request in part.requests), key=lambda r: r.prompt_index))
     _refuse_too_many_failures(plan, requests)
     saturation = tuple(part.saturation for part in parts)
@@ -157,7 +158,7 @@ def _warm_up(plan: LoadPlan, peer: Peer) -> tuple[RequestEvents, ...]:
     arrivals = ClosedLoop(min(plan.arrivals.concurrency or WARM_UP_CONCURRENCY, len(plan.warm_up)))
     _, (driven,) = drive_all([_share(plan, peer, plan.warm_up, arrivals, "w")], lambda _done, _total: None)
     if driven.given_up is not None:
-        raise ServerError(f"{plan.target.url}: in the warm-up, {driven.given_up}")
+        raise type(driven.given_up)(f"{plan.target.url}: in the warm-up, {driven.given_up}")
     return driven.requests
 
 

@@ -14,7 +14,7 @@ LONGEST_AGE_NS = 60_000_000_000
 """A stamp further away than this tells of a clock that was set, not of a late read."""
 
 LONGEST_PAIR_NS = 20_000
-"""Two clocks read further apart than this were read with a pause between them: read again."""
+"""Two clocks read further apart than this were read with a pause between them: read again. It bounds the error."""
 
 
 def ask_for_stamps(stream: socket.socket) -> None:
@@ -39,8 +39,9 @@ def receive(stream: socket.socket) -> tuple[bytes, int, int | None]:
     realtime_ns, now_ns = time_ns(), monotonic_ns()
     while now_ns - before_ns > LONGEST_PAIR_NS:
         before_ns, realtime_ns, now_ns = monotonic_ns(), time_ns(), monotonic_ns()
+    read_ns = (before_ns + now_ns) // 2
     seconds, nanoseconds = STAMP.unpack(ancillary[0][2])
     age_ns = realtime_ns - seconds * 1_000_000_000 - nanoseconds
     if not 0 <= age_ns < LONGEST_AGE_NS:
-        return data, before_ns, None
-    return data, before_ns - age_ns, age_ns
+        return data, read_ns, None
+    return data, read_ns - age_ns, age_ns
