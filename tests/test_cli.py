@@ -92,6 +92,7 @@ def published(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_help_lists_every_command(moe_cap: Shell) -> None:
     text = moe_cap("--help")
+    assert moe_cap() == text
     assert all(f"\n  {name} " in text for name in COMMANDS)
 
 

@@ -47,9 +47,7 @@ COMMANDS: dict[str, Command] = {
 
 def build_app(wanted: str | None) -> typer.Typer:
     """The program with one command loaded; of the others only the line in the overview, so that each starts fast."""
-    app = typer.Typer(
-        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
-    )
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
     for name, command in COMMANDS.items():
         run = importlib.import_module(command.module).run if name == wanted else _unloaded(name)
         app.command(name, short_help=command.summary)(run)
@@ -65,7 +63,7 @@ def _unloaded(name: str) -> Callable[[], None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if arguments in (["--version"], ["-V"]):
         typer.echo(__version__)
         return 0
