@@ -136,3 +136,9 @@ def test_random_weights_say_why_there_is_no_accuracy(results: list[Result]) -> N
     point: Point = results[0].points[0]
     changed = results[0].model_copy(update={"model": model})
     assert "random weights" in board.missing_reasons(changed, point)["accuracy"]
+
+
+def test_display_values_keep_the_order_of_the_canonical_ones(table: pd.DataFrame) -> None:
+    shown = board.payload(table)["values"]["output_tokens_per_s"]
+    canonical = table["output_tokens_per_s"].tolist()
+    assert sorted(range(33), key=shown.__getitem__) == sorted(range(33), key=canonical.__getitem__)

@@ -1,9 +1,9 @@
 """A real server and a real browser, one of each for all tests of this folder."""
 
+import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -62,40 +62,33 @@ class Site:
         self.results.publish(result.to_json(), result_id=result.id, year_month=month)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def start_site(folder: Path, **environ: str) -> Site:
-    port = free_port()
+    """`python app.py` on a port of its own choice, over the stores in `folder`."""
     settings = {
-        "MOE_CAP_PORT": str(port),
         "MOE_CAP_QUEUE": str(folder / "queue"),
         "MOE_CAP_RESULTS": str(folder / "results"),
         "MOE_CAP_HOME": str(folder / "home"),
         "HF_HUB_OFFLINE": "1",
         **environ,
     }
-    with (folder / "server.log").open("wb") as log:
+    with (folder / "said.json").open("wb") as said, (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [sys.executable, "app.py", "--port", "0", "--json"],
             cwd=ROOT,
             env=os.environ | settings,
-            stdout=log,
+            stdout=said,
             stderr=log,
             start_new_session=True,
         )
-    site = Site(f"http://127.0.0.1:{port}", folder, process)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{site.url}/healthz", timeout=2).raise_for_status()
-        except httpx.HTTPError:
+            url = json.loads((folder / "said.json").read_bytes())["url"]
+            httpx.get(f"{url}/healthz", timeout=60).raise_for_status()
+        except (ValueError, httpx.HTTPError):
             time.sleep(0.2)
         else:
-            return site
+            return Site(url, folder, process)
     raise AssertionError(f"the server did not come up: {(folder / 'server.log').read_text()}")
 
 

@@ -22,6 +22,10 @@ EXTRA = (
     "citation_place",
 )
 """Fields that cells need and that no one chooses as a column."""
+DIGITS = 7
+"""Significant digits that a screen needs; the files and records keep all."""
+LOAD = ("dataset", "request_rate_per_s", "concurrency", "batch_size", "input_tokens", "output_tokens")
+"""What `show_load` reads."""
 FACETS = {
     "kind": "Source",
     "model_type": "Family",
@@ -52,7 +56,7 @@ def payload(table: pd.DataFrame) -> dict[str, Any]:
 
 def _composed(table: pd.DataFrame) -> pd.DataFrame:
     hardware = [f"{count} × {name}" for count, name in zip(table["num_devices"], table["device_name"], strict=True)]
-    return table.assign(hardware=hardware, load=[show_load(row) for row in table.to_dict("records")])
+    return table.assign(hardware=hardware, load=[show_load(row) for row in table[list(LOAD)].to_dict("records")])
 
 
 def show_load(row: Mapping[Hashable, Any]) -> str:
@@ -72,7 +76,10 @@ def show_load(row: Mapping[Hashable, Any]) -> str:
 
 
 def _display(series: pd.Series[Any], column: Column) -> list[Any]:
-    return _plain(series * column.scale if column.kind == "number" and column.scale != 1 else series)
+    if column.kind != "number":
+        return _plain(series)
+    scale = column.scale
+    return [value if value is None else float(f"{value * scale:.{DIGITS}g}") for value in _plain(series)]
 
 
 def _plain(series: pd.Series[Any]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +37,7 @@ TILES = (
     "usd_per_million_output_tokens_owner", "j_per_output_token",
 )  # fmt: skip
 MAX_SHAPES = 5
+_ABSENT: tuple[JsonValue, ...] = (None, {}, [], "")
 PARALLEL = {"tensor_parallel", "expert_parallel", "data_parallel", "pipeline_parallel"}
 
 
@@ -99,12 +99,29 @@ def tiles_of(point: Point) -> list[tuple[str, Cell]]:
 
 
 def facts_of(values: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    """Names and values for reading; nested ones as JSON, absent ones left out."""
-    return [
-        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1))
-        for name, value in values.items()
-        if value not in (None, {}, [], "")
-    ]
+    """Names and values for reading, in SI as stored; what is absent is left out."""
+    return [(name.replace("_", " "), show_value(value)) for name, value in values.items() if value not in _ABSENT]
+
+
+def show_value(value: JsonValue) -> str:
+    r"""One stored value as text: thousands separated, a mapping as one line for each of its entries.
+
+    >>> show_value(25276510208.0), show_value(True), show_value({"a_b": 1, "c": "x"})
+    ('25,276,510,208', 'yes', 'a b: 1\\nc: x')
+    """
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float() if value.is_integer():
+            return f"{int(value):,}"
+        case int() | float():
+            return f"{value:,}"
+        case dict():
+            return "\n".join(f"{name.replace('_', ' ')}: {show_value(entry)}" for name, entry in value.items())
+        case list():
+            return ", ".join(map(show_value, value))
+        case _:
+            return "n/a" if value is None else str(value)
 
 
 def render_result(result: Result, table: pd.DataFrame, chosen: int) -> str:
