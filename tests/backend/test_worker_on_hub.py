@@ -1,0 +1,43 @@
+"""The same worker over dataset repositories, with the real client against a double of the Hub."""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from backend.executors.local import LocalExecutor
+from backend.publishing import Publisher
+from backend.worker import Worker
+from moe_cap.queue import Queue, State
+from moe_cap.results import TABLE, ResultStore
+from moe_cap.store import HubStore
+from moe_cap.submission import Submission
+from tests.backend.conftest import watch_to_the_end
+
+
+def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
+    hub_stores: Callable[[], HubStore], executor: LocalExecutor, tmp_path: Path
+) -> None:
+    queue, store = Queue(hub_stores(), lease_s=60.0), hub_stores()
+    publisher = Publisher(ResultStore(store))
+    submission = Submission(model="fake/ok")
+    queue.submit(submission.model_dump(mode="json"), request_id=submission.id)
+    worker = Worker(
+        queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=tmp_path / "runs", run_limit_s=60.0,
+        monotonic=time.monotonic, after_publishing=publisher.refresh_table,
+    )  # fmt: skip
+    worker.poll()
+    worker.heartbeat()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # the client warns about its own upload
+        watch_to_the_end(worker)
+    request = queue.get(submission.id)
+    assert request.state is State.FINISHED
+    assert list(request.result_ids) == ResultStore(store).ids()
+    table = pd.read_parquet(io.BytesIO(store.read(TABLE, store.head())))
+    assert list(table["result"]) == list(request.result_ids)
