@@ -29,7 +29,7 @@ from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
-from moe_cap.measure.probe import probe_machine
+from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, build_requests, solved_problems, worked_examples
 from moe_cap.precision import stored_bytes
@@ -76,6 +76,7 @@ def evaluate(job: Job) -> Result:
     asked = job.submission
     job.progress.plan(_stage_weights(asked))
     job.progress.enter("looking at the model")
+    busy = busy_share()
     own = read_own_figures(job.settings.machine) if job.settings.machine else None
     files = find_model(asked, job.settings.model_token)
     architecture = parse_config(files.config)
@@ -120,7 +121,7 @@ def evaluate(job: Job) -> Result:
         environment={**describe_environment(CHECKOUT, job.environ), "accuracy_batch_size": ACCURACY_BATCH},
         reproduce=reproduce_command(asked),
         assumptions=assumptions(),
-        warnings=_warnings(system, weights_bytes),
+        warnings=_warnings(system, weights_bytes, busy),
     )
 
 
@@ -224,14 +225,19 @@ def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: 
     )
 
 
-def _warnings(system: System, weights_bytes: float) -> tuple[str, ...]:
+def _warnings(system: System, weights_bytes: float, busy: float) -> tuple[str, ...]:
+    found = []
     counted = stored_bytes(system.architecture, system.storage)
-    if abs(counted - weights_bytes) <= BYTES_TOLERANCE * weights_bytes:
-        return ()
-    return (
-        f"the accounting counts {counted:.0f} bytes of weights, the engine holds {weights_bytes:.0f}: "
-        "bandwidth figures are off by as much",
-    )
+    if abs(counted - weights_bytes) > BYTES_TOLERANCE * weights_bytes:
+        found.append(
+            f"the accounting counts {counted:.0f} bytes of weights, the engine holds {weights_bytes:.0f}: "
+            "bandwidth figures are off by as much"
+        )
+    if busy > QUIET_SHARE:
+        found.append(
+            f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"
+        )
+    return tuple(found)
 
 
 def reproduce_command(asked: Submission) -> str:

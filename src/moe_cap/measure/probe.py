@@ -90,6 +90,11 @@ def probe_machine(device: str, home: Path) -> Probe:
     return probe
 
 
+def busy_share() -> float:
+    """Load average of the last minute over the processors of this process; 0 on an idle machine."""
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0))
+
+
 def best_of(probe: Probe, other: Probe) -> Probe:
     """The higher of each rate; everything else from the first, the newer one."""
     gemm = {name: max(rate, other.gemm_flops_per_s.get(name, 0.0)) for name, rate in probe.gemm_flops_per_s.items()}
@@ -115,7 +120,6 @@ def measure(device: str, fingerprint: str) -> Probe:
     size = 2 * 2**30 if cuda else max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes())
     size = min(size, _free_bytes(device) // 4)
     side = CUDA_SIDE if cuda else CPU_SIDE
-    busy_share = os.getloadavg()[0] / len(os.sched_getaffinity(0))
     return Probe(
         version=PROBE_VERSION,
         fingerprint=fingerprint,
@@ -130,7 +134,7 @@ def measure(device: str, fingerprint: str) -> Probe:
         gemm_side=side,
         host_copy_bytes_per_s=_copy_rate("cpu", device, size) if cuda else None,
         repeats=REPEATS,
-        busy_share=busy_share,
+        busy_share=busy_share(),
     )
 
 
