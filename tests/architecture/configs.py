@@ -8,26 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.architecture.bricks import DECODER, DEEPSEEK, DELTA, INDEXER, LATENT, QWEN_MOE
+from tests.architecture.newer_configs import MULTIMODAL, NEWER
+
+__all__ = ["MULTIMODAL", "TINY", "as_transformers_reads", "distinct_published", "published"]
 SHARED = Path(os.environ.get("MOE_CAP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
-DECODER: dict[str, Any] = {
-    "vocab_size": 96, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-}  # fmt: skip
-LATENT: dict[str, Any] = {
-    "kv_lora_rank": 24, "q_lora_rank": 20, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
-    "num_key_value_heads": 4,
-}  # fmt: skip
-QWEN_MOE: dict[str, Any] = DECODER | {"moe_intermediate_size": 20, "num_experts": 10, "num_experts_per_tok": 3}
-DEEPSEEK: dict[str, Any] = DECODER | LATENT | {
-    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "first_k_dense_replace": 1,
-    "n_shared_experts": 2, "n_group": 2, "topk_group": 1,
-}  # fmt: skip
-INDEXER: dict[str, Any] = {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 6}
-DELTA: dict[str, Any] = {
-    "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
-    "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4,
-}  # fmt: skip
 NEMOTRON: dict[str, Any] = {
     "model_type": "nemotron_h", "vocab_size": 96, "hidden_size": 48, "hybrid_override_pattern": "ME*-E",
     "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 40,
@@ -42,7 +28,7 @@ GEMMA: dict[str, Any] = {
     "hidden_size_per_layer_input": 0,
 }  # fmt: skip
 
-TINY: dict[str, dict[str, Any]] = {
+TINY: dict[str, dict[str, Any]] = NEWER | {
     "llama": DECODER | {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "llama-tied-mha": DECODER | {"model_type": "llama", "num_key_value_heads": None, "tie_word_embeddings": True},
     "mistral": DECODER | {"model_type": "mistral", "sliding_window": 16, "head_dim": 10},
@@ -225,7 +211,9 @@ def distinct_published() -> dict[str, dict[str, Any]]:
 
 
 def as_transformers_reads(config: dict[str, Any]) -> dict[str, Any]:
-    """Step-3.7's published config is flat, and transformers looks for its keys in `text_config`."""
+    """What holds the language model there: Step-3.7's flat config goes in a `text_config`, Qwen3-Omni is a thinker."""
     if config["model_type"] == "step3p7" and "text_config" not in config:
         return {"model_type": "step3p7", "text_config": config}
+    if config["model_type"] == "qwen3_omni_moe":
+        return {"model_type": "qwen3_omni_moe_thinker"} | config["thinker_config"]
     return config

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import Counter
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 KNOWN = frozenset(CONFIG_MAPPING_NAMES)
 # what is not the language model of a multimodal one
-OUTSIDE = re.compile(r"visual|vision|audio|multi_modal_projector|mm_projector|patch_merge|embed_vision|embed_audio")
+OUTSIDE = re.compile(
+    r"visual|vision|audio|multi_modal_projector|mm_projector|patch_merge|embed_vision|embed_audio|view_sep\w*|image_newline|resampler_model"
+)
+# model types with an output head that no auto class for text lists
+NAMED = {
+    "mistral4": "Mistral4ForCausalLM",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+}
 RULES = (
+    (r"layernorm\.mlp\.", "other"),
     (r"(^|\.)embed_tokens\.|\.embeddings\.|\bwte\.", "embedding"),
     (r"^lm_head", "lm_head"),
     (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.", "shared_experts"),
@@ -37,10 +52,22 @@ def build(config: dict[str, Any]) -> torch.nn.Module:
         **deepcopy({key: value for key, value in config.items() if key != "quantization_config"})
     )
     with torch.device("meta"), no_init_weights():
-        causal = loaded.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        model = (AutoModelForCausalLM if causal else AutoModelForImageTextToText).from_config(loaded)
+        model = from_config(loaded)
     model.tie_weights()
     return model
+
+
+def from_config(config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
+    """The model with its output head, by the auto class that knows it or by name."""
+    if config.model_type in NAMED:
+        name = NAMED[config.model_type]
+        module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+        return cast("PreTrainedModel", getattr(module, name)._from_config(config, **settings))
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return cast(
+        "PreTrainedModel",
+        (AutoModelForCausalLM if causal else AutoModelForImageTextToText).from_config(config, **settings),
+    )
 
 
 def part_of(name: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from moe_cap.architecture import Architecture, Attention, LatentAttention, Mixer, parse_config
 from moe_cap.architecture.mixers import CompressedAttention
@@ -19,6 +20,7 @@ from moe_cap.architecture.weights import matmul_flops
 from moe_cap.metrics.bytes_and_flops import step_flops
 from moe_cap.routing import prefill_step
 from tests.architecture.configs import TINY
+from tests.architecture.meta_model import from_config
 
 pytestmark = pytest.mark.model
 TOKENS = 12
@@ -35,7 +37,7 @@ UNCOUNTED = {
 
 def small_model(config: dict[str, Any]) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager")
+    model = from_config(AutoConfig.for_model(**deepcopy(config)), attn_implementation="eager")
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")
     return model.eval()

@@ -9,14 +9,18 @@ import pytest
 
 from moe_cap.architecture import FAMILIES, Architecture, Part, parse_config
 from tests.architecture import meta_model
-from tests.architecture.configs import TINY, as_transformers_reads, distinct_published, published
+from tests.architecture.configs import MULTIMODAL, TINY, as_transformers_reads, distinct_published, published
 
 READABLE = meta_model.KNOWN & set(FAMILIES)
-CONFIGS = TINY | {
-    name: as_transformers_reads(config)
-    for name, config in distinct_published().items()
-    if config["model_type"] in READABLE
-}
+CONFIGS = (
+    TINY
+    | MULTIMODAL
+    | {
+        name: as_transformers_reads(config)
+        for name, config in distinct_published().items()
+        if config["model_type"] in READABLE
+    }
+)
 
 
 def by_block(arch: Architecture) -> dict[int, dict[str, int]]:
@@ -39,7 +43,7 @@ def drop_gates_of_zero_experts(config: dict[str, Any], parts: Counter[str], laye
 def test_parameters_equal_the_model_on_the_meta_device(name: str) -> None:
     config: dict[str, Any] = CONFIGS[name]
     arch = parse_config(config)
-    parts, layers = meta_model.count(meta_model.build(config))
+    parts, layers = meta_model.count(meta_model.build(as_transformers_reads(config)))
     if arch.model_type == "longcat_flash":
         drop_gates_of_zero_experts(config, parts, layers)
     ours = arch.parameters().as_dict()

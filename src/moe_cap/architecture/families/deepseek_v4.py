@@ -120,6 +120,16 @@ def _hyper_connections(config: Config) -> tuple[Weight, ...]:
     )
 
 
+def hyper_head(config: Config) -> tuple[Weight, ...]:
+    """Merges the residual streams after the last layer."""
+    streams, hidden_size = config.size("hc_mult", default=4), config.size("hidden_size")
+    return (
+        Weight("model.hc_head.hc_fn", (streams, streams * hidden_size), 1, dtype="fp32"),
+        Weight("model.hc_head.hc_base", (streams,), 1, dtype="fp32"),
+        Weight("model.hc_head.hc_scale", (1,), 1, dtype="fp32"),
+    )
+
+
 def _hash_layers(config: Config, number: int) -> int:
     """Layers that look their experts up."""
     kinds = config.items("mlp_layer_types", kind=str, length=number)
@@ -133,14 +143,8 @@ def read(config: Config) -> Architecture:
     mixers = {kind: _attention(config, kind) for kind in set(kinds)}
     scored, looked_up = _mixture(config, hashed=False), _mixture(config, hashed=True)
     norms, hyper = pre_norms(hidden_size), _hyper_connections(config)
-    streams = config.size("hc_mult", default=4)
-    head = (
-        Weight("model.hc_head.hc_fn", (streams, streams * hidden_size), 1, dtype="fp32"),
-        Weight("model.hc_head.hc_base", (streams,), 1, dtype="fp32"),
-        Weight("model.hc_head.hc_scale", (1,), 1, dtype="fp32"),
-    )
 
     def layer(index: int, path: str) -> Layer:
         return Layer(path, mixers[kinds[index]], looked_up if index < hashed else scored, norms, hyper)
 
-    return decoder(config, layer, model_type="deepseek_v4", other=head)
+    return decoder(config, layer, model_type="deepseek_v4", other=hyper_head(config))

@@ -1,4 +1,4 @@
-"""Qwen3-MoE (30B-A3B, 235B-A22B)."""
+"""Qwen3-MoE (30B-A3B, 235B-A22B), and the language models of its VL and Omni forms."""
 
 from __future__ import annotations
 
@@ -83,3 +83,10 @@ def read_vl(config: Config) -> Architecture:
 def read_vl_text(config: Config) -> Architecture:
     """The language model of Qwen3-VL-MoE on its own."""
     return _read(config, model_type="qwen3_vl_moe_text")
+
+
+def read_omni(config: Config) -> Architecture:
+    """Qwen3-Omni: the thinker's language model; encoders, talker and vocoder are not counted."""
+    thinker = config.section("thinker_config")
+    tied = thinker.flag("tie_word_embeddings", default=False)
+    return _read(text_section(thinker), model_type="qwen3_omni_moe", prefix="thinker.model", tied=tied)

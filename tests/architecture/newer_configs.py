@@ -1,0 +1,62 @@
+"""Small configs of the families that came with transformers 5.1x to 5.23, and of language models in multimodal ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.architecture.bricks import DECODER, DEEPSEEK, INDEXER, LATENT, QWEN_MOE
+
+WINDOWS: dict[str, Any] = {
+    "sliding_window": 8,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+}
+SHARED_EXPERT: dict[str, Any] = {"shared_expert_intermediate_size": 28}
+SPARSE_LATENT: dict[str, Any] = DECODER | LATENT | INDEXER | {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "n_shared_experts": 2,
+    "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+}  # fmt: skip
+
+NEWER: dict[str, dict[str, Any]] = {
+    "laguna": QWEN_MOE | WINDOWS | SHARED_EXPERT | {
+        "model_type": "laguna", "head_dim": 16, "num_attention_heads_per_layer": [4, 2, 4, 4], "attention_bias": True,
+    },
+    "laguna-per-element": QWEN_MOE | WINDOWS | SHARED_EXPERT | {
+        "model_type": "laguna", "head_dim": 16, "gating": "per-element",
+    },
+    "kolibri1": QWEN_MOE | SHARED_EXPERT | {"model_type": "kolibri1", "head_dim": 16, "sliding_window": 8},
+    "flint": QWEN_MOE | SHARED_EXPERT | {"model_type": "flint", "head_dim": 16, "sliding_window": 8},
+    "beam": QWEN_MOE | {
+        "model_type": "beam", "head_dim": 16, "sliding_window": 8, "num_hidden_layers": 5, "n_group": 2,
+        "topk_group": 1,
+    },
+    "axk2": SPARSE_LATENT | {"model_type": "axk2", "gated_norm_rank": 5},
+    "mistral4": DEEPSEEK | {"model_type": "mistral4"},
+    "hy_v4": SPARSE_LATENT | {"model_type": "hy_v4", "hc_mult": 3, "pad_token_id": 0},
+}  # fmt: skip
+
+MULTIMODAL: dict[str, dict[str, Any]] = {
+    "deepseek_ocr2": {
+        "model_type": "deepseek_ocr2",
+        "text_config": DECODER | {
+            "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "n_shared_experts": 2,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "topk_method": "greedy",
+        },
+    },
+    "unlimited_ocr": {
+        "model_type": "unlimited_ocr",
+        "text_config": DECODER | {
+            "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "n_shared_experts": 2,
+            "topk_method": "greedy", "sliding_window": 8,
+        },
+    },
+    "ernie4_5_vl_moe": {
+        "model_type": "ernie4_5_vl_moe",
+        "text_config": DECODER | {
+            "moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": [20, 8], "moe_num_shared_experts": 2,
+            "use_bias": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2] * 3},
+        },
+    },
+    "qwen3_omni_moe": {
+        "model_type": "qwen3_omni_moe", "thinker_config": {"text_config": QWEN_MOE | {"head_dim": 16}},
+    },
+}  # fmt: skip
