@@ -29,7 +29,6 @@ def run(
     if not request.is_file():
         raise InvalidInputError(f"there is no file {request}")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read while lm-eval is imported; its bars would fill the log
-    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; the libraries' bars would fill the log
     try:
         from moe_cap.measure import job  # noqa: PLC0415 torch loads here, and only the worker's extra brings it
     except ModuleNotFoundError as error:
