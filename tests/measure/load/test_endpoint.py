@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from load_plans import PATIENT, QUICK
 
@@ -151,11 +151,11 @@ def test_a_server_that_answers_can_be_measured(serve: Serve) -> None:
 def told(answers: dict[str, Any]) -> OpenAiHttp:
     """A server that answers GET paths from a table, everything else with 404."""
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: httpx2.Request) -> httpx2.Response:
         answer = answers.get(request.url.path)
-        return httpx.Response(404) if answer is None else httpx.Response(200, json=answer)
+        return httpx2.Response(404) if answer is None else httpx2.Response(200, json=answer)
 
-    return OpenAiHttp("http://engine/v1", {}, httpx.MockTransport(handle))
+    return OpenAiHttp("http://engine/v1", {}, httpx2.MockTransport(handle))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 from pydantic import JsonValue
 
 from moe_cap.errors import ServerError
@@ -81,9 +81,9 @@ class OpenAiHttp:
         transport: for tests.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], transport: httpx2.BaseTransport | None = None) -> None:
         self._url = url.rstrip("/")
-        self._client = httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, transport=transport)
+        self._client = httpx2.Client(headers=dict(headers), timeout=TIMEOUT_S, transport=transport)
 
     def close(self) -> None:
         """Close the connections."""
@@ -133,9 +133,9 @@ class OpenAiHttp:
     def _json(self, method: str, url: str, body: dict[str, JsonValue] | None) -> dict[str, Any]:
         try:
             response = self._client.request(method, url, json=body)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise ServerError(f"{url}: {error!r}") from error
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             raise ServerError(f"{url}: HTTP {response.status_code}: {response.text[:SHOWN]}")
         try:
             record = response.json()
