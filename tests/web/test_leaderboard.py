@@ -107,10 +107,12 @@ def test_adding_a_system_moves_no_other_one(page: Page, site: Site) -> None:
 def test_axes_can_be_added_and_the_cost_basis_changed(page: Page, site: Site) -> None:
     open_board(page, site, "?q=demo-moe")
     page.locator('.ag-row[row-index="0"] .ag-checkbox-input').click()
-    page.locator(".cap-axes button").first.click()
+    page.locator(".cap-axes summary").click()
     page.get_by_role("radio", name="Owner").check()
     expect(page.locator(".cap-legend li").first).to_contain_text("0.52 USD/Mtok")
     page.locator(".cap-axes").get_by_label("S-MBU (decode)").check()
+    expect(page.locator(".cap-axis")).to_have_count(4)
+    page.reload()
     expect(page.locator(".cap-axis")).to_have_count(4)
 
 
@@ -162,6 +164,8 @@ def test_a_narrow_screen_has_no_sideways_scroll(browser: Browser, site: Site) ->
     for tab in ("Leaderboard", "Submit", "Queue", "About"):
         visit.page.get_by_role("tab", name=tab).click()
         assert visit.page.evaluate("document.documentElement.scrollWidth") == 390, tab
+    visit.page.goto(f"{site.url}/result?id={make_result().id}")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 390
     visit.close()
 
 

@@ -81,6 +81,16 @@ def test_the_table_comes_in_every_format(client: TestClient, file_format: str) -
     assert len(answer.content) > 1000
 
 
+def test_the_radar_draws_what_is_asked_and_ignores_what_it_does_not_know(client: TestClient) -> None:
+    rows = client.get("/api/grid.json").json()["values"]["row"]
+    asked = {"row": [rows[3], rows[4]], "cost": "owner", "axis": ["ttft_s_p50", "nonsense"]}
+    page = client.get("/api/radar.html", params=asked).text
+    assert "2 selected" in page
+    assert page.count('class="cap-axis"') == 4
+    assert 'value="owner" checked' in page
+    assert client.get("/api/radar.html", params={"row": "nope", "cost": "free"}).status_code == 200
+
+
 def test_a_record_is_given_byte_for_byte(client: TestClient) -> None:
     result = make_result()
     answer = client.get(f"/api/results/{result.id}?download=1")

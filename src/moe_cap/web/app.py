@@ -33,7 +33,7 @@ def build_page(mirror: Mirror, desk: Desk, queue: Queue) -> gr.Blocks:
         gr.HTML(render("header.html"), apply_default_css=False)
         with gr.Tabs(elem_id="cap-tabs") as tabs:
             with gr.Tab("Leaderboard", id="leaderboard"):
-                build_leaderboard(demo, mirror)
+                build_leaderboard()
             with gr.Tab("Submit", id="submit"):
                 build_submit(desk, tabs)
             with gr.Tab("Queue", id="queue"):

@@ -13,11 +13,11 @@ from markupsafe import Markup
 from moe_cap.board.columns import BY_FIELD
 from moe_cap.board.payload import show_load
 from moe_cap.errors import InvalidInputError
-from moe_cap.metrics.cap import SCALES, Axis, Scale, cap_axes, radar_axes
+from moe_cap.metrics.cap import COST_AXIS, SCALES, Axis, Scale, cap_axes, radar_axes
 from moe_cap.metrics.cost import Basis
 from moe_cap.web.pages import render
 
-BASES = {"Purchase": Basis.PAPER, "Owner": Basis.OWNER, "Rental": Basis.RENTAL}
+BASES = {"purchase": Basis.PAPER, "owner": Basis.OWNER, "rental": Basis.RENTAL}
 _ALWAYS = {axis for basis in Basis for axis in cap_axes(basis)}
 MORE_AXES = tuple(name for name, scale in SCALES.items() if name not in _ALWAYS and not scale.unit.startswith("USD"))
 """What may stand beside cost, accuracy and performance; never a second cost."""
@@ -59,7 +59,15 @@ def draw_rows(table: pd.DataFrame, wanted: Sequence[str], axes: Sequence[str]) -
     """Radar and legend of these rows, in this order; of one system per class when none is wanted."""
     rows = [name for name in wanted if (table["row"] == name).any()]
     shapes = shapes_of(table, rows or _examples(table), axes)
-    return render("radar.html", examples=not rows, shapes=shapes, drawing=draw(shapes, axes), scales=scales_of(axes))
+    return render(
+        "radar.html",
+        examples=not rows,
+        shapes=shapes,
+        drawing=draw(shapes, axes),
+        scales=scales_of(axes),
+        bases=[(name, COST_AXIS[basis] in axes) for name, basis in BASES.items()],
+        more=[(name, SCALES[name].title, name in axes) for name in MORE_AXES],
+    )
 
 
 def _examples(table: pd.DataFrame) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import Sequence
 from functools import cache
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from moe_cap.board import FORMATS
+from moe_cap.web.leaderboard import render_radar
 from moe_cap.web.queue import render_queue
 from moe_cap.web.responses import Encoded, answer, encode
 from moe_cap.web.result import render_missing, render_result
 from moe_cap.web.snapshot import Mirror
 from moe_cap.web.style import STATIC
 
+HTML = "text/html; charset=utf-8"
+Rows = Annotated[Sequence[str], Query()]
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -68,10 +73,15 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
         filename = f"moe-cap-{result_id}.json" if download else None
         return answer(request, encode(data, "application/json"), filename=filename)
 
+    @router.get("/api/radar.html")
+    def radar(request: Request, row: Rows = (), cost: str = "purchase", axis: Rows = ()) -> Response:
+        body = render_radar(mirror.current.board.table, row, cost, axis)
+        return answer(request, encode(body.encode(), HTML))
+
     @router.get("/api/queue.html")
     def queue(request: Request) -> Response:
         body = render_queue(mirror.current.requests, may_cancel=may_cancel)
-        return answer(request, encode(body.encode(), "text/html; charset=utf-8"))
+        return answer(request, encode(body.encode(), HTML))
 
     @router.get("/result")
     def page(request: Request, id: str = "", point: int = 0) -> Response:
@@ -79,7 +89,7 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
         if result is None:
             return HTMLResponse(render_missing(id), status_code=404)
         body = render_result(result, mirror.current.board.table, point)
-        return answer(request, encode(body.encode(), "text/html; charset=utf-8"))
+        return answer(request, encode(body.encode(), HTML))
 
     @router.get("/cap/{name:path}")
     def static(request: Request, name: str) -> Response:

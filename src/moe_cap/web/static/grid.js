@@ -1,25 +1,10 @@
-// The leaderboard's table: AG Grid over api/grid.json, with facets, a column chooser, links that restore the view, and
-// rows that appear while one looks. Text reaches the page through textContent only.
+// The leaderboard: AG Grid over api/grid.json and the radar of its selected rows, with facets, a column chooser, an
+// address that restores the view, and rows that appear while one looks.
 (() => {
   "use strict";
   const MAX_SELECTED = 5;
   const COLUMNS_KEY = "cap-columns";
-
-  const element = (tag, attributes = {}, ...children) => {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name in made && typeof value !== "string") made[name] = value;
-      else made.setAttribute(name === "className" ? "class" : name, value);
-    }
-    made.append(...children);
-    return made;
-  };
-
-  // Fixed digits; two significant ones where the fixed ones would hide the value (board/columns.py, show_number).
-  const showNumber = (value, decimals) => {
-    if (value !== 0 && Math.abs(value) < 10 ** (1 - decimals) && !Number.isInteger(value)) return String(Number(value.toPrecision(2)));
-    return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
-  };
+  const { element, columnDefinition, theme } = window.capColumns;
 
   const parseRows = (data) => {
     const fields = Object.keys(data.values);
@@ -31,106 +16,16 @@
     });
   };
 
-  // Invalid rows and unknown values are last in both directions: neither is ever ranked.
-  const compare = (a, b, nodeA, nodeB, descending) => {
-    const last = descending ? -1 : 1;
-    const [validA, validB] = [nodeA.data.valid, nodeB.data.valid];
-    if (validA !== validB) return validA ? -last : last;
-    if (a == null || b == null) return a == null ? (b == null ? 0 : last) : -last;
-    return typeof a === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true, sensitivity: "base" });
-  };
-
-  const link = (href, text, outside) => {
-    const made = element("a", { href }, text);
-    if (outside) {
-      made.target = "_blank";
-      made.rel = "noopener noreferrer";
-    }
-    return made;
-  };
-
-  const CELLS = {
-    model: ({ data, value }) => {
-      const cell = element("span", { className: "cap-model" }, link(`result?id=${encodeURIComponent(data.result)}`, value));
-      if (!data.valid) cell.append(element("span", { className: "cap-badge cap-bad" }, "invalid"));
-      return cell;
-    },
-    kind: ({ data, value }) => {
-      if (value !== "reported") return element("span", { className: "cap-badge cap-good" }, value);
-      const cite = link(data.citation_url, `reported ↗`, true);
-      cite.className = "cap-badge cap-cited";
-      return cite;
-    },
-    cap_class: ({ value }) => element("span", { className: `cap-class cap-class-${value}` }, value),
-  };
-
-  const tooltip = ({ data, value, column }) => {
-    const field = column.getColId();
-    if (value == null) return data.missing[field] || "not part of this record";
-    if (!data.valid && field === "model") return `Invalid, not ranked: ${data.invalid}`;
-    if (field === "kind" && data.citation_text) return `${data.citation_text}, ${data.citation_place}`;
-    if (field === "cap_class") return data.cap_class_reason;
-    return ["model", "hardware", "load", "engine", "revision", "quantisation"].includes(field) ? String(value) : null;
-  };
-
-  const renderCell = (column) => (params) => {
-    if (params.value == null) return element("span", { className: "cap-na" }, "n/a");
-    if (CELLS[column.field]) return CELLS[column.field](params);
-    return params.valueFormatted ?? String(params.value);
-  };
-
-  const columnDefinition = (column, hidden) => ({
-    colId: column.field,
-    field: column.field,
-    headerName: column.heading,
-    headerTooltip: column.help,
-    tooltipValueGetter: tooltip,
-    cellRenderer: renderCell(column),
-    valueFormatter: column.kind === "number" ? ({ value }) => (value == null ? "n/a" : showNumber(value, column.decimals)) : undefined,
-    type: column.kind === "number" ? "rightAligned" : undefined,
-    filter: column.kind === "number" ? "agNumberColumnFilter" : "agTextColumnFilter",
-    sortingOrder: column.better === "lower" ? ["asc", "desc", null] : column.kind === "number" ? ["desc", "asc", null] : ["asc", "desc", null],
-    pinned: column.field === "model" ? "left" : null,
-    lockVisible: column.field === "model",
-    width: column.field === "model" && innerWidth < 640 ? 138 : column.width,
-    hide: hidden,
-    comparator: compare,
-  });
-
-  // Every colour is a token of cap.css, so that light and dark need nothing here.
-  const theme = () =>
-    agGrid.themeQuartz.withParams({
-      fontFamily: "inherit",
-      fontSize: 14,
-      headerFontSize: 13,
-      headerFontWeight: 700,
-      rowHeight: 40,
-      headerHeight: 46,
-      cellHorizontalPadding: 12,
-      backgroundColor: "var(--cap-surface)",
-      foregroundColor: "var(--cap-ink)",
-      headerBackgroundColor: "var(--cap-sunken)",
-      headerTextColor: "var(--cap-muted)",
-      borderColor: "var(--cap-line)",
-      rowHoverColor: "var(--cap-sunken)",
-      selectedRowBackgroundColor: "var(--cap-accent-soft)",
-      accentColor: "var(--cap-accent-strong)",
-      chromeBackgroundColor: "var(--cap-sunken)",
-      tooltipBackgroundColor: "var(--cap-tip)",
-      tooltipTextColor: "var(--cap-tip-ink)",
-      menuBackgroundColor: "var(--cap-surface)",
-      wrapperBorderRadius: 10,
-      browserColorScheme: "inherit",
-    });
-
   class Board {
-    constructor(root, announce) {
+    constructor(root, radar) {
       this.root = root;
-      this.announce = announce;
+      this.radar = radar;
       this.picked = new Map(); // facet field -> Set of wanted values
       this.fresh = new Set(); // rows that appeared while one looked
       this.part = (name) => root.querySelector(`[data-cap="${name}"]`);
       this.query = new URLSearchParams(location.search);
+      this.cost = this.query.get("cost") || "purchase";
+      this.axes = this.query.getAll("axis");
     }
 
     async load() {
@@ -154,6 +49,7 @@
       this.drawChooser();
       this.connect();
       this.count();
+      await this.draw();
       this.root.dataset.ready = "yes";
       document.addEventListener("cap:board", () => this.renew().catch(() => {}));
       window.capPage.watch();
@@ -221,6 +117,7 @@
       this.api.setGridOption("rowData", this.rows);
       this.drawFacets();
       this.count();
+      this.draw();
       if (added.length) this.part("news").textContent = `New: ${added[0].model}, ${added[0].engine ?? "engine not stated"}, ${added[0].precision}`;
     }
 
@@ -241,7 +138,26 @@
         return;
       }
       this.remember();
-      this.announce(nodes.map((node) => node.id));
+      this.draw();
+    }
+
+    // The newest request wins, however late an older one answers.
+    async draw() {
+      this.drawing?.abort();
+      const drawing = (this.drawing = new AbortController());
+      const query = new URLSearchParams({ cost: this.cost });
+      for (const node of this.api.getSelectedNodes()) query.append("row", node.id);
+      for (const axis of this.axes) query.append("axis", axis);
+      try {
+        const answer = await fetch(`api/radar.html?${query}`, { signal: drawing.signal });
+        const text = await answer.text();
+        if (!answer.ok || drawing.signal.aborted) return;
+        const open = this.radar.querySelector(".cap-axes")?.open ?? false;
+        this.radar.innerHTML = text; // escaped by the server's templates
+        this.radar.querySelector(".cap-axes").open = open;
+      } catch (error) {
+        if (error.name !== "AbortError" && error.name !== "TypeError") throw error; // superseded, or the server is away
+      }
     }
 
     // The address always restores what is seen.
@@ -257,11 +173,19 @@
       const sorted = this.api.getColumnState().filter((state) => state.sort).sort((a, b) => a.sortIndex - b.sortIndex);
       put("sort", sorted.map((state) => `${state.colId}:${state.sort}`));
       put("row", this.api.getSelectedNodes().map((node) => node.id));
+      put("cost", this.cost === "purchase" ? [] : [this.cost]);
+      put("axis", this.axes);
       const text = query.toString();
       history.replaceState(null, "", text ? `?${text}` : location.pathname);
     }
 
     connect() {
+      this.radar.addEventListener("change", () => {
+        this.cost = this.radar.querySelector("[name=cap-cost]:checked").value;
+        this.axes = [...this.radar.querySelectorAll("[name=cap-axis]:checked")].map((box) => box.value);
+        this.remember();
+        this.draw();
+      });
       this.part("search").addEventListener("input", (event) => this.api.setGridOption("quickFilterText", event.target.value));
       this.part("csv").addEventListener("click", () => this.api.exportDataAsCsv({ fileName: "moe-cap-view.csv" }));
       this.part("clear").addEventListener("click", () => {
@@ -332,9 +256,9 @@
   }
 
   window.capBoard = {
-    async mount(root, announce) {
+    async mount(root) {
       window.capPage.paint();
-      const board = new Board(root.querySelector(".cap-board"), announce);
+      const board = new Board(root.querySelector(".cap-board"), root.querySelector("[data-radar]"));
       window.capBoard.current = board;
       await board.open();
     },

@@ -1,0 +1,114 @@
+// How a row looks in AG Grid: cells, order, tooltips, theme. Text reaches the page through textContent only.
+(() => {
+  "use strict";
+
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name in made && typeof value !== "string") made[name] = value;
+      else made.setAttribute(name === "className" ? "class" : name, value);
+    }
+    made.append(...children);
+    return made;
+  };
+
+  // Fixed digits; two significant ones where the fixed ones would hide the value (board/columns.py, show_number).
+  const showNumber = (value, decimals) => {
+    if (value !== 0 && Math.abs(value) < 10 ** (1 - decimals) && !Number.isInteger(value)) return String(Number(value.toPrecision(2)));
+    return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  };
+
+  // Invalid rows and unknown values are last in both directions: neither is ever ranked.
+  const compare = (a, b, nodeA, nodeB, descending) => {
+    const last = descending ? -1 : 1;
+    const [validA, validB] = [nodeA.data.valid, nodeB.data.valid];
+    if (validA !== validB) return validA ? -last : last;
+    if (a == null || b == null) return a == null ? (b == null ? 0 : last) : -last;
+    return typeof a === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true, sensitivity: "base" });
+  };
+
+  const link = (href, text, outside) => {
+    const made = element("a", { href }, text);
+    if (outside) {
+      made.target = "_blank";
+      made.rel = "noopener noreferrer";
+    }
+    return made;
+  };
+
+  const CELLS = {
+    model: ({ data, value }) => {
+      const cell = element("span", { className: "cap-model" }, link(`result?id=${encodeURIComponent(data.result)}`, value));
+      if (!data.valid) cell.append(element("span", { className: "cap-badge cap-bad" }, "invalid"));
+      return cell;
+    },
+    kind: ({ data, value }) => {
+      if (value !== "reported") return element("span", { className: "cap-badge cap-good" }, value);
+      const cite = link(data.citation_url, `reported ↗`, true);
+      cite.className = "cap-badge cap-cited";
+      return cite;
+    },
+    cap_class: ({ value }) => element("span", { className: `cap-class cap-class-${value}` }, value),
+  };
+
+  const tooltip = ({ data, value, column }) => {
+    const field = column.getColId();
+    if (value == null) return data.missing[field] || "not part of this record";
+    if (!data.valid && field === "model") return `Invalid, not ranked: ${data.invalid}`;
+    if (field === "kind" && data.citation_text) return `${data.citation_text}, ${data.citation_place}`;
+    if (field === "cap_class") return data.cap_class_reason;
+    return ["model", "hardware", "load", "engine", "revision", "quantisation"].includes(field) ? String(value) : null;
+  };
+
+  const renderCell = (column) => (params) => {
+    if (params.value == null) return element("span", { className: "cap-na" }, "n/a");
+    if (CELLS[column.field]) return CELLS[column.field](params);
+    return params.valueFormatted ?? String(params.value);
+  };
+
+  const columnDefinition = (column, hidden) => ({
+    colId: column.field,
+    field: column.field,
+    headerName: column.heading,
+    headerTooltip: column.help,
+    tooltipValueGetter: tooltip,
+    cellRenderer: renderCell(column),
+    valueFormatter: column.kind === "number" ? ({ value }) => (value == null ? "n/a" : showNumber(value, column.decimals)) : undefined,
+    type: column.kind === "number" ? "rightAligned" : undefined,
+    filter: column.kind === "number" ? "agNumberColumnFilter" : "agTextColumnFilter",
+    sortingOrder: column.better === "lower" ? ["asc", "desc", null] : column.kind === "number" ? ["desc", "asc", null] : ["asc", "desc", null],
+    pinned: column.field === "model" ? "left" : null,
+    lockVisible: column.field === "model",
+    width: column.field === "model" && innerWidth < 640 ? 138 : column.width,
+    hide: hidden,
+    comparator: compare,
+  });
+
+  // Every colour is a token of cap.css, so that light and dark need nothing here.
+  const theme = () =>
+    agGrid.themeQuartz.withParams({
+      fontFamily: "inherit",
+      fontSize: 14,
+      headerFontSize: 13,
+      headerFontWeight: 700,
+      rowHeight: 40,
+      headerHeight: 46,
+      cellHorizontalPadding: 12,
+      backgroundColor: "var(--cap-surface)",
+      foregroundColor: "var(--cap-ink)",
+      headerBackgroundColor: "var(--cap-sunken)",
+      headerTextColor: "var(--cap-muted)",
+      borderColor: "var(--cap-line)",
+      rowHoverColor: "var(--cap-sunken)",
+      selectedRowBackgroundColor: "var(--cap-accent-soft)",
+      accentColor: "var(--cap-accent-strong)",
+      chromeBackgroundColor: "var(--cap-sunken)",
+      tooltipBackgroundColor: "var(--cap-tip)",
+      tooltipTextColor: "var(--cap-tip-ink)",
+      menuBackgroundColor: "var(--cap-surface)",
+      wrapperBorderRadius: 10,
+      browserColorScheme: "inherit",
+    });
+
+  window.capColumns = { element, columnDefinition, theme };
+})();
