@@ -32,6 +32,8 @@ NAMED = {
 }
 RULES = (
     (r"layernorm\.mlp\.", "other"),
+    (r"\.(down|up)_embed\.", "experts"),
+    (r"\.router_gate\.", "router"),
     (r"(^|\.)embed_tokens\.|\.embeddings\.|\bwte\.", "embedding"),
     (r"^lm_head", "lm_head"),
     (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.", "shared_experts"),

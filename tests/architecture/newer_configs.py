@@ -32,6 +32,17 @@ NEWER: dict[str, dict[str, Any]] = {
     "axk2": SPARSE_LATENT | {"model_type": "axk2", "gated_norm_rank": 5},
     "mistral4": DEEPSEEK | {"model_type": "mistral4"},
     "hy_v4": SPARSE_LATENT | {"model_type": "hy_v4", "hc_mult": 3, "pad_token_id": 0},
+    "doge": DECODER | {
+        "model_type": "doge", "is_moe": True, "num_experts": 16, "num_experts_per_tok": 3, "keep_window_size": 64,
+    },
+    "doge-dense": DECODER | {"model_type": "doge", "mlp_bias": True, "attention_bias": True, "keep_window_size": 64},
+    "dots3_note_text": SPARSE_LATENT | {
+        "model_type": "dots3_note_text", "head_dim": 24, "moe_shared_expert_intermediate_size": 28,
+        "layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"],
+        "sliding_window": 8, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 10,
+        "swa_kv_lora_rank": 14, "swa_head_dim": 20, "swa_qk_nope_head_dim": 12, "swa_v_head_dim": 6, "n_group": 1,
+        "topk_group": 1, "pad_token_id": 0,
+    },
 }  # fmt: skip
 
 MULTIMODAL: dict[str, dict[str, Any]] = {
@@ -58,5 +69,19 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
     },
     "qwen3_omni_moe": {
         "model_type": "qwen3_omni_moe", "thinker_config": {"text_config": QWEN_MOE | {"head_dim": 16}},
+    },
+    "mistral_large4": {
+        "model_type": "mistral_large4",
+        "text_config": SPARSE_LATENT | {
+            "q_lora_rank": None, "model_type": "mistral_large4_text", "indexer_types": ["full", "shared"] * 2,
+            "kv_source_layers": [0, 0, 2, 2], "pad_token_id": 0,
+        },
+    },
+    "muse_spark": {
+        "model_type": "muse_spark", "audio_config": {"out_hidden_size": 48},
+        "text_config": DECODER | {
+            "num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "moe_hidden_size": 24,
+            "head_dim": 16, "sliding_window": 8, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        },
     },
 }  # fmt: skip

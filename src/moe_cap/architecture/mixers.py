@@ -128,6 +128,9 @@ class LatentAttention(Mixer):
     """Multi-head latent attention (MLA, DeepSeek-V2): one compressed vector and one rotary key per token are cached.
 
     Score FLOPs are the model's own (non-absorbed) form: keys of nope + rope, values of v_head_dim, per head.
+
+    Attributes:
+        shares_cache: True for a layer that reads the latents of an earlier one and writes none (cross-layer sharing).
     """
 
     num_heads: int
@@ -137,11 +140,13 @@ class LatentAttention(Mixer):
     v_head_dim: int
     reach: Reach = field(default_factory=Full)
     indexer: Indexer | None = None
+    shares_cache: bool = False
 
     @property
     def kv_elements_per_token(self) -> int:
         """The latent, the rotary key, and the indexer's key."""
-        return self.kv_rank + self.qk_rope_head_dim + (self.indexer.head_dim if self.indexer else 0)
+        own = 0 if self.shares_cache else self.kv_rank + self.qk_rope_head_dim
+        return own + (self.indexer.head_dim if self.indexer else 0)
 
     @property
     def tp_ways(self) -> int | None:
@@ -151,7 +156,8 @@ class LatentAttention(Mixer):
     def kv_cached(self, context: int) -> int:
         """Latents within reach, index keys of all."""
         index = self.indexer.head_dim * context if self.indexer else 0
-        return (self.kv_rank + self.qk_rope_head_dim) * self.reach.cached(context) + index
+        own = 0 if self.shares_cache else self.kv_rank + self.qk_rope_head_dim
+        return own * self.reach.cached(context) + index
 
     def kv_read(self, context: int, new: int) -> int:
         """The picked latents, and every index key."""

@@ -42,7 +42,7 @@ def read_glm4_moe_lite(config: Config) -> Architecture:
     return deepseek_decoder(config, lambda _: mixer, deepseek_moe(config), model_type="glm4_moe_lite", first_dense=1)
 
 
-def _indexer_types(config: Config) -> tuple[str, ...]:
+def indexer_types(config: Config) -> tuple[str, ...]:
     """Which layers run an indexer of their own; the others reuse the picks of the last one that did."""
     number = config.num_layers("num_hidden_layers")
     listed = config.items("indexer_types", kind=str, length=number)
@@ -58,7 +58,7 @@ def _indexer_types(config: Config) -> tuple[str, ...]:
 def read_glm_moe_dsa(config: Config) -> Architecture:
     """GLM-5, 5.1, 5.2: DeepSeek's sparse attention, its indexer shared between layers in 5.2."""
     full = sparse_latent_attention(config)
-    shared, kinds = without_indexer(full), _indexer_types(config)
+    shared, kinds = without_indexer(full), indexer_types(config)
     return deepseek_decoder(
         config,
         lambda i: full if kinds[i] == "full" else shared,
