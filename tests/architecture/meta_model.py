@@ -27,6 +27,7 @@ OUTSIDE = re.compile(
 )
 # model types with an output head that no auto class for text lists
 NAMED = {
+    "diffusion_gemma": "DiffusionGemmaForBlockDiffusion",
     "mistral4": "Mistral4ForCausalLM",
     "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
 }

@@ -32,6 +32,10 @@ NEWER: dict[str, dict[str, Any]] = {
     "axk2": SPARSE_LATENT | {"model_type": "axk2", "gated_norm_rank": 5},
     "mistral4": DEEPSEEK | {"model_type": "mistral4"},
     "hy_v4": SPARSE_LATENT | {"model_type": "hy_v4", "hc_mult": 3, "pad_token_id": 0},
+    "zaya": QWEN_MOE | {
+        "model_type": "zaya", "head_dim": 16, "num_experts_per_tok": 1, "router_hidden_size": 10, "cca_time0": 3,
+        "layer_types": ["hybrid", "hybrid_sliding", "hybrid", "hybrid"], "sliding_window": 8,
+    },
     "doge": DECODER | {
         "model_type": "doge", "is_moe": True, "num_experts": 16, "num_experts_per_tok": 3, "keep_window_size": 64,
     },
@@ -82,6 +86,24 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
         "text_config": DECODER | {
             "num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "moe_hidden_size": 24,
             "head_dim": 16, "sliding_window": 8, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        },
+    },
+    "glm5_next": {
+        "model_type": "glm5_next",
+        "text_config": SPARSE_LATENT | {
+            "qk_rope_head_dim": 0, "linear_head_dim": 8, "linear_num_heads": 3, "hc_mult": 3, "index_kpool": 2,
+            "num_hidden_layers": 5, "mlp_layer_types": ["dense", *["sparse"] * 4], "pad_token_id": 0,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention",
+                            "linear_attention"],
+            "indexer_types": ["full", "full", "full", "shared", "full"],
+        },
+    },
+    "diffusion_gemma": {
+        "model_type": "diffusion_gemma",
+        "text_config": DECODER | {
+            "head_dim": 8, "global_head_dim": 16, "num_global_key_value_heads": 1, "num_experts": 6, "top_k_experts": 2,
+            "moe_intermediate_size": 20, "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
         },
     },
 }  # fmt: skip

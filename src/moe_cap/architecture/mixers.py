@@ -58,15 +58,30 @@ class Indexer:
         num_heads: query heads.
         head_dim: width of the one key that it caches per position.
         sums_heads: whether a weighted sum over heads makes the score (DeepSeek), or their maximum (MiniMax).
+        pool: positions that share a key (GLM-5.3); a key exists once all of them do.
     """
 
     num_heads: int
     head_dim: int
     sums_heads: bool = True
+    pool: int = 1
+
+    @property
+    def elements_per_token(self) -> int:
+        """A token's share of a key."""
+        return self.head_dim // self.pool
+
+    def cached(self, context: int) -> int:
+        """Values of all keys."""
+        return self.head_dim * (context // self.pool)
+
+    def read(self, context: int, new: int) -> int:
+        """Every key, as soon as there is something to score."""
+        return self.cached(context) if new else 0
 
     def score_flops(self, context: int, new: int) -> int:
         """2 for QK^T over every earlier key, 2 for the sum over heads."""
-        return 2 * self.num_heads * (self.head_dim + self.sums_heads) * Full().attended(context, new)
+        return 2 * self.num_heads * (self.head_dim + self.sums_heads) * Strided(self.pool).attended(context, new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class Attention(Mixer):
         reach: how far back it looks.
         shares_cache: True for a layer that reads the cache of an earlier one and writes none (cross-layer sharing).
         indexer: picks the positions of a sparse layer, and caches a key per token for that.
+        window_elements: values of the windows of convolutions around it, kept whatever the context.
     """
 
     num_heads: int
@@ -89,19 +105,21 @@ class Attention(Mixer):
     reach: Reach = field(default_factory=Full)
     shares_cache: bool = False
     indexer: Indexer | None = None
+    window_elements: int = 0
 
     @property
     def _elements(self) -> int:
         return self.num_kv_heads * (self.qk_head_dim + self.v_head_dim)
 
     @property
-    def _index_elements(self) -> int:
-        return self.indexer.head_dim if self.indexer else 0
+    def conv_elements(self) -> int:
+        """The convolutions' windows."""
+        return self.window_elements
 
     @property
     def kv_elements_per_token(self) -> int:
         """A key and a value per KV head."""
-        return 0 if self.shares_cache else self._elements + self._index_elements
+        return 0 if self.shares_cache else self._elements + (self.indexer.elements_per_token if self.indexer else 0)
 
     @property
     def tp_ways(self) -> int | None:
@@ -111,11 +129,12 @@ class Attention(Mixer):
     def kv_cached(self, context: int) -> int:
         """Within reach only."""
         own = 0 if self.shares_cache else self._elements * self.reach.cached(context)
-        return own + self._index_elements * context
+        return own + (self.indexer.cached(context) if self.indexer else 0)
 
     def kv_read(self, context: int, new: int) -> int:
         """Also where the cache is another layer's: it is read again."""
-        return self._elements * self.reach.read(context, new) + self._index_elements * Full().read(context, new)
+        index = self.indexer.read(context, new) if self.indexer else 0
+        return self._elements * self.reach.read(context, new) + index
 
     def score_flops(self, context: int, new: int) -> int:
         """2 for QK^T and 2 for AV, and what the indexer scores."""
@@ -146,7 +165,7 @@ class LatentAttention(Mixer):
     def kv_elements_per_token(self) -> int:
         """The latent, the rotary key, and the indexer's key."""
         own = 0 if self.shares_cache else self.kv_rank + self.qk_rope_head_dim
-        return own + (self.indexer.head_dim if self.indexer else 0)
+        return own + (self.indexer.elements_per_token if self.indexer else 0)
 
     @property
     def tp_ways(self) -> int | None:
@@ -155,13 +174,13 @@ class LatentAttention(Mixer):
 
     def kv_cached(self, context: int) -> int:
         """Latents within reach, index keys of all."""
-        index = self.indexer.head_dim * context if self.indexer else 0
+        index = self.indexer.cached(context) if self.indexer else 0
         own = 0 if self.shares_cache else self.kv_rank + self.qk_rope_head_dim
         return own * self.reach.cached(context) + index
 
     def kv_read(self, context: int, new: int) -> int:
         """The picked latents, and every index key."""
-        index = self.indexer.head_dim * Full().read(context, new) if self.indexer else 0
+        index = self.indexer.read(context, new) if self.indexer else 0
         return (self.kv_rank + self.qk_rope_head_dim) * self.reach.read(context, new) + index
 
     def score_flops(self, context: int, new: int) -> int:

@@ -19,12 +19,14 @@ from moe_cap.architecture.families import (
     deepseek_ocr,
     deepseek_v4,
     dense,
+    diffusion_gemma,
     doge,
     dots3_note,
     ernie,
     flint,
     gemma4,
     glm,
+    glm5_next,
     gpt_oss,
     granite,
     grok,
@@ -52,6 +54,7 @@ from moe_cap.architecture.families import (
     qwen3_moe,
     qwen3_next,
     step3,
+    zaya,
 )
 from moe_cap.architecture.model import Architecture
 from moe_cap.errors import ConfigError, UnknownModelTypeError
@@ -75,6 +78,7 @@ FAMILIES: dict[str, Reader] = {
     "deepseek_v3": deepseek.read_v3,
     "deepseek_v32": deepseek.read_v32,
     "deepseek_v4": deepseek_v4.read,
+    "diffusion_gemma": diffusion_gemma.read,
     "doge": doge.read,
     "dots1": glm.read_dots1,
     "dots3_note": dots3_note.read,
@@ -89,6 +93,7 @@ FAMILIES: dict[str, Reader] = {
     "glm4_moe": glm.read_glm4_moe,
     "glm4_moe_lite": glm.read_glm4_moe_lite,
     "glm4v_moe": glm.read_glm4v_moe,
+    "glm5_next": glm5_next.read,
     "glm_moe_dsa": glm.read_glm_moe_dsa,
     "gpt_oss": gpt_oss.read,
     "granitemoe": granite.read_moe,
@@ -141,6 +146,7 @@ FAMILIES: dict[str, Reader] = {
     "step3p5": step3.read,
     "step3p7": step3.read,
     "unlimited_ocr": deepseek_ocr.read_unlimited_ocr,
+    "zaya": zaya.read,
 }
 
 

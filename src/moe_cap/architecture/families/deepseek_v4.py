@@ -109,7 +109,7 @@ def _mixture(config: Config, *, hashed: bool) -> MoeFfn:
     )
 
 
-def _hyper_connections(config: Config) -> tuple[Weight, ...]:
+def hyper_connections(config: Config) -> tuple[Weight, ...]:
     """Mixing of the `hc_mult` residual streams around attention and mixture, in fp32."""
     streams, hidden_size = config.size("hc_mult", default=4), config.size("hidden_size")
     outputs = streams * streams + 2 * streams
@@ -142,7 +142,7 @@ def read(config: Config) -> Architecture:
     kinds, hashed = _layer_types(config, number), _hash_layers(config, number)
     mixers = {kind: _attention(config, kind) for kind in set(kinds)}
     scored, looked_up = _mixture(config, hashed=False), _mixture(config, hashed=True)
-    norms, hyper = pre_norms(hidden_size), _hyper_connections(config)
+    norms, hyper = pre_norms(hidden_size), hyper_connections(config)
 
     def layer(index: int, path: str) -> Layer:
         return Layer(path, mixers[kinds[index]], looked_up if index < hashed else scored, norms, hyper)

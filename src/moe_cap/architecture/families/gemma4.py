@@ -20,7 +20,7 @@ def _layer_types(config: Config, number: int) -> tuple[str, ...]:
     return (*kinds[:-1], "full_attention")
 
 
-def _attention(config: Config, kind: str, *, reuses: bool) -> Attention:
+def _attention(config: Config, kind: str, *, reuses: bool, one_projection: bool) -> Attention:
     """Global layers have heads of their own width, and may use their keys as values (both are cached all the same)."""
     hidden_size, heads, bias = (
         config.size("hidden_size"),
@@ -29,7 +29,7 @@ def _attention(config: Config, kind: str, *, reuses: bool) -> Attention:
     )
     wide = kind == "full_attention"
     head_dim = config.size("global_head_dim", default=512) if wide else config.size("head_dim", default=256)
-    keys_are_values = wide and config.flag("attention_k_eq_v", default=False)
+    keys_are_values = wide and one_projection
     kv_heads = config.size("num_key_value_heads")
     if keys_are_values:
         kv_heads = config.size("num_global_key_value_heads", default=kv_heads)
@@ -96,16 +96,20 @@ def _per_layer_tables(config: Config, number: int, prefix: str) -> tuple[tuple[W
     return (table, *projection), norm(f"{prefix}.per_layer_projection_norm", width)
 
 
-def _read(config: Config, *, model_type: str, prefix: str, tied: bool) -> Architecture:
+def read_decoder(config: Config, *, model_type: str, prefix: str, tied: bool, all_mixed: bool = False) -> Architecture:
+    """The stack. With `all_mixed` the config says neither that layers are mixtures nor that keys serve as values."""
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     kinds, shared = _layer_types(config, number), config.count("num_kv_shared_layers", default=0)
-    mixture = config.flag("enable_moe_block", default=False)
+    mixture = config.flag("enable_moe_block", default=all_mixed)
+    one_projection = config.flag("attention_k_eq_v", default=all_mixed)
     width = config.size("intermediate_size")
     dense = DenseFfn(gated_mlp("mlp", hidden_size, width))
     wide = config.flag("use_double_wide_mlp", default=False)
     dense_reusing = DenseFfn(gated_mlp("mlp", hidden_size, 2 * width)) if wide else dense
     mixers = {
-        (kind, reuses): _attention(config, kind, reuses=reuses) for kind in set(kinds) for reuses in (False, True)
+        (kind, reuses): _attention(config, kind, reuses=reuses, one_projection=one_projection)
+        for kind in set(kinds)
+        for reuses in (False, True)
     }
     norms, other = _norms(config, mixture=mixture), _per_layer_input(config)
     ffns: dict[bool, FeedForward] = {False: dense, True: dense_reusing}
@@ -124,9 +128,9 @@ def _read(config: Config, *, model_type: str, prefix: str, tied: bool) -> Archit
 def read(config: Config) -> Architecture:
     """The language model of the multimodal one; vision and audio towers are not counted."""
     tied = config.flag("tie_word_embeddings", default=True)
-    return _read(text_section(config), model_type="gemma4", prefix="model.language_model", tied=tied)
+    return read_decoder(text_section(config), model_type="gemma4", prefix="model.language_model", tied=tied)
 
 
 def read_text(config: Config) -> Architecture:
     """The language model on its own."""
-    return _read(config, model_type="gemma4_text", prefix="model", tied=True)
+    return read_decoder(config, model_type="gemma4_text", prefix="model", tied=True)

@@ -27,7 +27,7 @@ def delta_attention(
     return Recurrent(weights, heads, state, 3 * width * kernel, 6 * state)
 
 
-def _gates(hidden_size: int, heads: int, head_dim: int) -> tuple[Weight, ...]:
+def delta_gates(hidden_size: int, heads: int, head_dim: int) -> tuple[Weight, ...]:
     """Forget gate and output gate, each through a bottleneck of one head's width."""
     width, prefix = heads * head_dim, f"{SELF_ATTENTION}.forget_gate"
     return (
@@ -50,12 +50,15 @@ def kda_layer_types(config: Config, number: int) -> tuple[str, ...]:
     return config.layer_types(number, ("full_attention", "linear_attention"), default=default)
 
 
-def kda_sizes(config: Config) -> tuple[int, int, int]:
+def kda_sizes(config: Config, *, default_heads: int = 32) -> tuple[int, int, int]:
     """Heads, width of a head, width of the convolution."""
     if config.has("linear_attn_config"):
         section = config.section("linear_attn_config")
         return section.size("num_heads"), section.size("head_dim"), section.size("short_conv_kernel_size", default=4)
-    heads, head_dim = config.size("linear_num_heads", default=32), config.size("linear_head_dim", default=128)
+    heads, head_dim = (
+        config.size("linear_num_heads", default=default_heads),
+        config.size("linear_head_dim", default=128),
+    )
     return heads, head_dim, config.size("linear_conv_kernel_dim", default=4)
 
 
@@ -65,7 +68,9 @@ def read(config: Config) -> Architecture:
     heads, head_dim, kernel = kda_sizes(config)
     kinds = kda_layer_types(config, number)
     mixers: dict[str, Mixer] = {
-        "linear_attention": delta_attention(hidden_size, heads, head_dim, kernel, _gates(hidden_size, heads, head_dim)),
+        "linear_attention": delta_attention(
+            hidden_size, heads, head_dim, kernel, delta_gates(hidden_size, heads, head_dim)
+        ),
         "full_attention": latent_attention(config, bias=config.flag("attention_bias", default=False)),
     }
     moe = deepseek_moe(config)
