@@ -32,6 +32,7 @@ NAMED = {
     "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
 }
 RULES = (
+    (r"\.embed_norm\.", "norm"),
     (r"layernorm\.mlp\.", "other"),
     (r"\.(down|up)_embed\.", "experts"),
     (r"\.router_gate\.", "router"),

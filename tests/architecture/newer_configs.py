@@ -32,6 +32,18 @@ NEWER: dict[str, dict[str, Any]] = {
     "axk2": SPARSE_LATENT | {"model_type": "axk2", "gated_norm_rank": 5},
     "mistral4": DEEPSEEK | {"model_type": "mistral4"},
     "hy_v4": SPARSE_LATENT | {"model_type": "hy_v4", "hc_mult": 3, "pad_token_id": 0},
+    "inkling_text": DECODER | {
+        "model_type": "inkling_text", "head_dim": 16, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1,
+        "swa_head_dim": 12, "sliding_window_size": 8, "local_layer_ids": [0, 2], "d_rel": 3, "rel_extent": 20,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "moe_intermediate_size": 20, "n_routed_experts": 6,
+        "num_experts_per_tok": 2, "n_shared_experts": 2, "num_mtp_layers": 2, "pad_token_id": 0,
+    },
+    "inkling2_text": DECODER | {
+        "model_type": "inkling2_text", "head_dim": 16, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 1,
+        "swa_head_dim": 12, "sliding_window_size": 8, "d_rel": 3, "rel_extent": 20, "moe_intermediate_size": 20,
+        "n_routed_experts": 6, "num_experts_per_tok": 2, "pad_token_id": 0, "intermediate_size": 20,
+        "layer_types": ["hybrid_sliding", "hybrid", "hybrid_sliding", "hybrid"], "eos_token_id": 1,
+    },
     "zaya": QWEN_MOE | {
         "model_type": "zaya", "head_dim": 16, "num_experts_per_tok": 1, "router_hidden_size": 10, "cca_time0": 3,
         "layer_types": ["hybrid", "hybrid_sliding", "hybrid", "hybrid"], "sliding_window": 8,

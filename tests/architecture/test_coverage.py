@@ -17,8 +17,6 @@ MIXTURE = re.compile(
     re.MULTILINE,
 )
 NOT_READ = {
-    "inkling": "its relative position bias and its four short convolutions a layer have no closed form here yet",
-    "inkling2": "attends over the outputs of earlier blocks, on top of what inkling lacks",
     "nllb_moe": "encoder-decoder: steps know neither an encoder's pass nor cross-attention",
     "openai_privacy_filter": "labels tokens: an encoder without cache, output head or decode step",
     "qwen4_exp": "hashed n-gram tables whose sizes are the primes after a number, low-rank hyper-connections",

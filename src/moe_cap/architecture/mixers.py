@@ -85,6 +85,18 @@ class Indexer:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """A bias per head and distance, mixed for each query from `rank` learned profiles over `extent` distances."""
+
+    rank: int
+    extent: int
+
+    def score_flops(self, context: int, new: int) -> int:
+        """Of one head: 2 for each product of a profile's value at a distance that occurs."""
+        return 2 * self.rank * Window(self.extent).attended(context, new)
+
+
+@dataclass(frozen=True, slots=True)
 class Attention(Mixer):
     """Softmax attention with keys and values per KV head: MHA, GQA, MQA; full, sliding, chunked; sinks or not.
 
@@ -96,6 +108,7 @@ class Attention(Mixer):
         shares_cache: True for a layer that reads the cache of an earlier one and writes none (cross-layer sharing).
         indexer: picks the positions of a sparse layer, and caches a key per token for that.
         window_elements: values of the windows of convolutions around it, kept whatever the context.
+        bias: what is added to the scores by distance.
     """
 
     num_heads: int
@@ -106,6 +119,7 @@ class Attention(Mixer):
     shares_cache: bool = False
     indexer: Indexer | None = None
     window_elements: int = 0
+    bias: RelativeBias | None = None
 
     @property
     def _elements(self) -> int:
@@ -137,8 +151,9 @@ class Attention(Mixer):
         return self._elements * self.reach.read(context, new) + index
 
     def score_flops(self, context: int, new: int) -> int:
-        """2 for QK^T and 2 for AV, and what the indexer scores."""
+        """2 for QK^T and 2 for AV, what the indexer scores, and the bias."""
         index = self.indexer.score_flops(context, new) if self.indexer else 0
+        index += self.num_heads * self.bias.score_flops(context, new) if self.bias else 0
         return 2 * self.num_heads * (self.qk_head_dim + self.v_head_dim) * self.reach.attended(context, new) + index
 
 
