@@ -19,7 +19,7 @@ from moe_cap.measure.load import LoadPlan, Prompt, Rules, Target, constant, run_
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
-TOKENIZER = ROOT / "assets" / "model"
+TOKENIZER = ROOT / "assets" / "cap-tiny-moe"
 RUN_LIMIT_S = 300
 INPUT_WORDS = 32
 EVERYTHING_GOES = Rules(max_lag_s=1e9, max_beat_lag_s=1e9, max_failed_share=1.0)

@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,19 +8,21 @@ import httpx2
 import pytest
 from load_plans import PATIENT, QUICK
 
+from moe_cap.architecture import parse_config
 from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
-from moe_cap.measure.engines.base import Continuation, Request
+from moe_cap.measure.engines.base import Continuation, Engine, Request, Session
 from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.model_files import ModelFiles, find_model
+from moe_cap.precision import storage_of
 from moe_cap.routing import RoutingSource
 from moe_cap.submission import Submission
 
 Serve = Callable[[Behaviour], MockServer]
-SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "model"
+SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "cap-tiny-moe"
 FILES = ModelFiles("mock-moe", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
 
 
@@ -126,6 +129,15 @@ def test_a_bad_server_is_found_out_when_it_is_attached(
 ) -> None:
     with pytest.raises(error, match=says):
         attach(serve(behaviour), tmp_path)
+
+
+def test_the_endpoint_stands_at_the_engines_waist(serve: Serve, tmp_path: Path) -> None:
+    chosen: Engine = engine(serve(QUICK).url)
+    session: Session = chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+    architecture = parse_config(json.loads((SHIPPED / "config.json").read_text()))
+    assert session.storage(architecture) == storage_of(architecture, "bf16")
+    assert session.describe().weights_dtype == "bf16"
+    session.stop()
 
 
 def test_a_model_that_is_not_served_is_named_with_those_that_are(serve: Serve, tmp_path: Path) -> None:

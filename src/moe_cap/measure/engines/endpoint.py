@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from moe_cap.architecture import Architecture
 from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
 from moe_cap.measure.engines.base import (
     Capabilities,
@@ -42,6 +43,7 @@ from moe_cap.measure.load import (
     run_load,
 )
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.precision import StoragePlan, storage_of
 from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 
@@ -204,6 +206,10 @@ class EndpointSession:
             kv_dtype=None,
             compute_dtype=None,
         )
+
+    def storage(self, architecture: Architecture) -> StoragePlan:
+        """As the precision that we were told stores this architecture."""
+        return storage_of(architecture, self._spec.precision)
 
     def weights_bytes(self) -> float:
         """Of the model's files: the server does not tell how it keeps them."""
