@@ -21,7 +21,7 @@ import pytest
 from moe_cap.cli import COMMANDS, main
 from moe_cap.settings import CHECKOUT
 
-SHIPPED = str(CHECKOUT / "assets" / "model")
+SHIPPED = str(CHECKOUT / "assets" / "cap-tiny-moe")
 CONFIG = {
     "model_type": "mixtral", "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
     "num_hidden_layers": 2, "num_key_value_heads": 2, "num_local_experts": 8, "num_experts_per_tok": 2,

@@ -21,7 +21,7 @@ from training.problems import DRAW, EASY, Difficulty, Problem, held_out_problems
 from training.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL_FOLDER = ROOT / "assets" / "model"
+MODEL_FOLDER = ROOT / "assets" / "cap-tiny-moe"
 CHECKPOINT = ROOT / "build" / "training" / "checkpoint.pt"
 
 SEED = 20_261_122

@@ -20,7 +20,7 @@ class Submission(BaseModel):
     """Everything that was asked; two submissions that ask the same have the same `id`.
 
     Attributes:
-        model: Hub id (`Qwen/Qwen3-30B-A3B`) or a folder (`./assets/model`, `/models/x`); see `is_folder`.
+        model: Hub id (`Qwen/Qwen3-30B-A3B`) or a folder (`./assets/cap-tiny-moe`, `/models/x`); see `is_folder`.
         revision: branch, tag or commit on the Hub; None for the default branch or a folder.
         engine: name in the engine registry.
         precision: number format of the weights, e.g. `bf16`, `int4`.

@@ -25,7 +25,7 @@ def machine(*devices: FoundDevice) -> Machine:
         (Submission(model="a/b", hardware="h100-sxm-80gb"), None),
         (Submission(model="a/b", hardware="h100-pcie-80gb"), "it needs h100-pcie-80gb, this machine has h100-sxm-80gb"),
         (Submission(model="a/b", engine="vllm"), "the engine vllm is not installed here"),
-        (Submission(model="./assets/model"), "folders of this machine may not be named"),
+        (Submission(model="./assets/cap-tiny-moe"), "folders of this machine may not be named"),
     ],
 )
 def test_request_is_taken_when_hardware_engine_and_place_fit(asked: Submission, refusal: str | None) -> None:
@@ -41,8 +41,8 @@ def test_request_that_nobody_can_read_is_taken_so_that_it_fails_with_a_reason() 
 def test_device_outside_of_the_catalogue_serves_only_who_asks_for_no_device() -> None:
     here = acceptance_of(machine(STRANGE), folders=True, has=lambda _: True)
     assert here.devices == frozenset()
-    assert here.refusal(Submission(model="./assets/model")) is None
-    assert here.refusal(Submission(model="./assets/model", hardware="h100-sxm-80gb")) is not None
+    assert here.refusal(Submission(model="./assets/cap-tiny-moe")) is None
+    assert here.refusal(Submission(model="./assets/cap-tiny-moe", hardware="h100-sxm-80gb")) is not None
 
 
 def test_engine_counts_as_installed_only_with_all_of_its_packages() -> None:

@@ -34,7 +34,7 @@ def work_once(site: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 def test_request_for_the_shipped_model_becomes_a_published_result(site: dict[str, str]) -> None:
     submission = Submission(
-        model=str(CHECKOUT / "assets" / "model"), precision="fp32", tasks=("cap_arithmetic",), concurrency=(2,),
+        model=str(CHECKOUT / "assets" / "cap-tiny-moe"), precision="fp32", tasks=("cap_arithmetic",), concurrency=(2,),
         input_tokens=16, output_tokens=4, num_requests=2, accuracy_limit=8,
     )  # fmt: skip
     queue = Queue(FolderStore(site["MOE_CAP_QUEUE"]))

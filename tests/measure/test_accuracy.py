@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def shipped() -> Any:
-    return find_model(Submission(model=str(CHECKOUT / "assets" / "model")))
+    return find_model(Submission(model=str(CHECKOUT / "assets" / "cap-tiny-moe")))
 
 
 @pytest.fixture(scope="module", params=["fp32", "int4"])

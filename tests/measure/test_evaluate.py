@@ -30,7 +30,7 @@ from tests.measure.tiny_models import write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lm-eval's and datasets' own
 
-SHIPPED = CHECKOUT / "assets" / "model"
+SHIPPED = CHECKOUT / "assets" / "cap-tiny-moe"
 OUTPUT_FILES = {"result.json", "evaluate.log", "engine.log", "progress.json"}
 
 

@@ -22,7 +22,7 @@ from training.train import SEED, STAGES
 
 pytestmark = pytest.mark.model
 
-MODEL = Path(__file__).resolve().parents[2] / "assets" / "model"
+MODEL = Path(__file__).resolve().parents[2] / "assets" / "cap-tiny-moe"
 OURS = [name for name in TASKS if name.startswith("cap_")]
 LIMIT = 50
 

@@ -15,7 +15,7 @@ from moe_cap.settings import CHECKOUT
 from moe_cap.submission import Submission
 from tests.hub.app import Server
 
-SHIPPED = CHECKOUT / "assets" / "model"
+SHIPPED = CHECKOUT / "assets" / "cap-tiny-moe"
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from moe_cap.preflight.model import FoundModel, find_on_hub
 from moe_cap.settings import CHECKOUT, Settings, read_settings
 from moe_cap.submission import Submission
 
-SHIPPED = CHECKOUT / "assets" / "model"
+SHIPPED = CHECKOUT / "assets" / "cap-tiny-moe"
 CONFIG: dict[str, Any] = json.loads((SHIPPED / "config.json").read_text())
 
 

@@ -53,7 +53,7 @@ def make_result(
     name: str = "demo-moe", *, points: tuple[Point, ...] | None = None, precision: str = "bf16", note: str = "a note"
 ) -> Result:
     """A measured result; the id follows from its name and precision."""
-    asked = Submission(model="./assets/model", precision=precision, concurrency=(1, 4))
+    asked = Submission(model="./assets/cap-tiny-moe", precision=precision, concurrency=(1, 4))
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,

@@ -31,7 +31,7 @@ def test_a_program_reads_the_board(site: Site) -> None:
 
 
 def test_a_program_submits_once_and_hears_of_the_first(site: Site) -> None:
-    body = {"model": "./assets/model", "seed": 7}
+    body = {"model": "./assets/cap-tiny-moe", "seed": 7}
     assert call(site, "submit", body).state == "complete"
     assert call(site, "submit", body).state == "error"
     assert call(site, "submit", {**body, "repeats": 0}).state == "error"

@@ -29,7 +29,7 @@ def empty_queue(site: Site) -> None:
 def open_form(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/?tab=submit")
     page.wait_for_selector("#cap-submit")
-    expect(page.locator("#cap-field-model textarea, #cap-field-model input")).to_have_value("./assets/model")
+    expect(page.locator("#cap-field-model textarea, #cap-field-model input")).to_have_value("./assets/cap-tiny-moe")
 
 
 def fill(page: Page, name: str, value: str) -> None:
@@ -84,11 +84,11 @@ def test_a_good_submission_waits_and_a_second_one_is_told_of_the_first(page: Pag
     assert "pending" in said
     assert len(site.queue.requests(State.PENDING)) == 1
     page.click("#cap-open-queue")
-    expect(page.locator(f'[data-id="{stored.id}"]')).to_contain_text("./assets/model")
+    expect(page.locator(f'[data-id="{stored.id}"]')).to_contain_text("./assets/cap-tiny-moe")
 
 
 def test_the_queue_shows_progress_and_the_reason_of_a_failure_as_they_come(page: Page, site: Site) -> None:
-    body = {"model": "./assets/model", "engine": "transformers", "precision": "int8"}
+    body = {"model": "./assets/cap-tiny-moe", "engine": "transformers", "precision": "int8"}
     stored = site.queue.submit(body, request_id="feed0001")
     page.goto(f"{site.url}/?tab=queue")
     card = page.locator(f'[data-id="{stored.id}"]')
@@ -108,7 +108,7 @@ def test_the_queue_shows_progress_and_the_reason_of_a_failure_as_they_come(page:
 
 
 def test_a_waiting_request_can_be_cancelled_after_a_second_look(page: Page, site: Site) -> None:
-    stored = site.queue.submit({"model": "./assets/model", "precision": "int4"}, request_id="feed0002")
+    stored = site.queue.submit({"model": "./assets/cap-tiny-moe", "precision": "int4"}, request_id="feed0002")
     page.goto(f"{site.url}/?tab=queue")
     button = page.locator(f'[data-cancel="{stored.id}"]')
     button.click()

@@ -16,7 +16,7 @@ from moe_cap.web.pages import render
 from moe_cap.web.snapshot import Mirror
 
 EXAMPLE = {
-    "model": "./assets/model", "engine": "transformers", "precision": "bf16", "tasks": ["cap_arithmetic"],
+    "model": "./assets/cap-tiny-moe", "engine": "transformers", "precision": "bf16", "tasks": ["cap_arithmetic"],
     "concurrency": "1, 4", "input_tokens": 32, "output_tokens": 32, "repeats": 1,
 }  # fmt: skip
 
@@ -147,7 +147,7 @@ def _build_fields() -> tuple[dict[str, Any], dict[str, gr.HTML]]:
         fields[name] = component
         messages[name] = gr.HTML("", apply_default_css=False, elem_id=f"cap-error-{name}")
 
-    field("model", _text("model", "Model", "Hub id, or a folder of this machine such as ./assets/model"))
+    field("model", _text("model", "Model", "Hub id, or a folder of this machine such as ./assets/cap-tiny-moe"))
     with gr.Row():
         with gr.Column(min_width=180):
             field("revision", _text("revision", "Revision", "Branch, tag or commit; empty for the default"))
