@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench engines-test clean
+.PHONY: help run test check bench clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ check: .venv/.dev-installed  ## style and types; fast, before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/.installed  ## our published speeds, each against its rival in the same run; takes long, wants a quiet machine
+	$(BIN)/python benchmarks/accounting_latency.py
+	$(BIN)/python benchmarks/load_client.py
 
 clean:  ## remove the environment and local state; stores stay
 	rm -rf .venv data build dist
