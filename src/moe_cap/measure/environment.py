@@ -19,6 +19,8 @@ PACKAGES = (
 )  # fmt: skip
 DECIDING_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables that change what is measured. Nothing else of the environment is ever recorded: it may hold secrets."""
+CODE = ("src", "backend", "app.py", "assets", "constraints.txt", "pyproject.toml")
+"""What decides how a run goes; a worker that publishes into its own checkout changes other files there."""
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -59,9 +61,9 @@ def _versions() -> list[tuple[str, JsonValue]]:
 
 
 def _commit(checkout: Path) -> dict[str, JsonValue]:
-    """Commit of the code, and whether it was changed since; both None outside a repository."""
+    """Commit of the checkout, and whether its code was changed since; both None outside a repository."""
     commit = _git(checkout, "rev-parse", "HEAD")
-    changes = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(checkout, "status", "--porcelain", "--", *CODE)
     return {"code_commit": commit or None, "code_changed": None if changes is None else bool(changes)}
 
 

@@ -34,6 +34,14 @@ def _static(name: str) -> Encoded | None:
 def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
     """All routes; they read `mirror.current` and never a store."""
     router = APIRouter()
+    _add_data(router, mirror)
+    _add_fragments(router, mirror, may_cancel=may_cancel)
+    _add_static(router)
+    return router
+
+
+def _add_data(router: APIRouter, mirror: Mirror) -> None:
+    """What a program reads: health, versions, the table, one record."""
 
     @router.get("/healthz")
     def health() -> JSONResponse:
@@ -73,6 +81,10 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
         filename = f"moe-cap-{result_id}.json" if download else None
         return answer(request, encode(data, "application/json"), filename=filename)
 
+
+def _add_fragments(router: APIRouter, mirror: Mirror, *, may_cancel: bool) -> None:
+    """What the page fetches piece by piece, and the page of one result."""
+
     @router.get("/api/radar.html")
     def radar(request: Request, row: Rows = (), cost: str = "purchase", axis: Rows = ()) -> Response:
         body = render_radar(mirror.current.board.table, row, cost, axis)
@@ -91,11 +103,13 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
         body = render_result(result, mirror.current.board.table, point)
         return answer(request, encode(body.encode(), HTML))
 
+
+def _add_static(router: APIRouter) -> None:
+    """Scripts, styles and pictures; their addresses carry a version, so that they are kept for ever."""
+
     @router.get("/cap/{name:path}")
     def static(request: Request, name: str) -> Response:
         found = _static(name)
         if found is None:
             raise HTTPException(404, "no such file")
         return answer(request, found, cache=FOR_EVER)
-
-    return router
