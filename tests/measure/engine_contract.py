@@ -1,4 +1,8 @@
-"""What every engine owes to the measuring walk; a suite per engine inherits it and gives the fixtures."""
+"""What every engine owes to the measuring walk; a suite per engine inherits it and gives the fixtures.
+
+`EngineContract` holds for every engine, a server among them. One that tells its steps inherits `StepContract`, one that
+runs fixed batches `LockStepContract`.
+"""
 
 from __future__ import annotations
 
@@ -55,32 +59,10 @@ class EngineContract:
             assert run.started_s <= completion.sent_s
             assert completion.ended_s <= run.ended_s
 
-    def test_members_of_the_steps_cover_every_position_once(self, session: Session) -> None:
-        requests = make_requests(4)
-        positions: dict[str, list[int]] = {request.id: [] for request in requests}
-        for step in session.run(requests, 2).steps:
-            for member in step.members:
-                positions[member.request_id] += range(member.first_position, member.first_position + member.num_tokens)
-        assert all(sorted(found) == list(range(PROMPT + OUTPUT - 1)) for found in positions.values())
-
-    def test_prefill_and_decode_are_apart(self, session: Session) -> None:
-        steps = session.run(make_requests(2), 2).steps
-        assert [step.kind for step in steps] == [StepKind.PREFILL] + [StepKind.DECODE] * (OUTPUT - 1)
-        assert [step.logit_rows for step in steps] == [2] * OUTPUT
-
-    def test_steps_take_no_longer_than_the_run(self, session: Session) -> None:
-        run = session.run(make_requests(2), 1)
-        assert all(step.step_s > 0 for step in run.steps)
-        assert sum(step.step_s for step in run.steps) <= run.ended_s - run.started_s + 1e-9
-
     def test_the_same_requests_give_the_same_tokens(self, session: Session) -> None:
         requests = make_requests(2)
         first, second = (session.run(requests, 2).completions for _ in range(2))
         assert [done.tokens for done in first] == [done.tokens for done in second]
-
-    def test_a_batch_of_different_lengths_is_refused(self, session: Session) -> None:
-        with pytest.raises(InvalidRunError, match="differ in length"):
-            session.run([*make_requests(1), Request("long", (1,) * (PROMPT + 1), OUTPUT)], 2)
 
     def test_warm_up_leaves_no_trace_in_the_next_pass(self, session: Session) -> None:
         requests = make_requests(2)
@@ -108,14 +90,6 @@ class EngineContract:
         assert np.array_equal(own.experts[:PROMPT], foreign.experts[:PROMPT])
         assert not np.array_equal(own.experts[PROMPT:], foreign.experts[PROMPT:])
         assert agreement([foreign], {"r0": forced}) < 1.0
-
-    def test_steps_and_rows_join(self, session: Session, tiny_files: ModelFiles) -> None:
-        architecture = parse_config(tiny_files.config)
-        requests = make_requests(1)
-        run = session.run(requests, 1)
-        steps = join_steps(run.steps, {rows.request_id: rows for rows in session.route(requests, run.completions)})
-        for step in steps[1:]:
-            assert step.activated_experts == (float(architecture.top_k),) * len(architecture.moe_layers)
 
     def test_the_greedy_continuation_scores_as_greedy_and_higher(self, session: Session) -> None:
         (request,) = make_requests(1)
@@ -151,3 +125,41 @@ class EngineContract:
         session = self.engine.start(self.engine.launch_spec(tiny_files, self.precision), tmp_path / "engine.log")
         session.stop()
         session.stop()
+
+
+class StepContract(EngineContract):
+    """Of an engine that tells who was in every forward pass (`Capabilities.step_times`)."""
+
+    def test_members_of_the_steps_cover_every_position_once(self, session: Session) -> None:
+        requests = make_requests(4)
+        positions: dict[str, list[int]] = {request.id: [] for request in requests}
+        for step in session.run(requests, 2).steps:
+            for member in step.members:
+                positions[member.request_id] += range(member.first_position, member.first_position + member.num_tokens)
+        assert all(sorted(found) == list(range(PROMPT + OUTPUT - 1)) for found in positions.values())
+
+    def test_steps_take_no_longer_than_the_run(self, session: Session) -> None:
+        run = session.run(make_requests(2), 1)
+        assert all(step.step_s > 0 for step in run.steps)
+        assert sum(step.step_s for step in run.steps) <= run.ended_s - run.started_s + 1e-9
+
+    def test_steps_and_rows_join(self, session: Session, tiny_files: ModelFiles) -> None:
+        architecture = parse_config(tiny_files.config)
+        requests = make_requests(1)
+        run = session.run(requests, 1)
+        steps = join_steps(run.steps, {rows.request_id: rows for rows in session.route(requests, run.completions)})
+        for step in steps[1:]:
+            assert step.activated_experts == (float(architecture.top_k),) * len(architecture.moe_layers)
+
+
+class LockStepContract(StepContract):
+    """Of an engine whose batches start and end together."""
+
+    def test_prefill_and_decode_are_apart(self, session: Session) -> None:
+        steps = session.run(make_requests(2), 2).steps
+        assert [step.kind for step in steps] == [StepKind.PREFILL] + [StepKind.DECODE] * (OUTPUT - 1)
+        assert [step.logit_rows for step in steps] == [2] * OUTPUT
+
+    def test_a_batch_of_different_lengths_is_refused(self, session: Session) -> None:
+        with pytest.raises(InvalidRunError, match="differ in length"):
+            session.run([*make_requests(1), Request("long", (1,) * (PROMPT + 1), OUTPUT)], 2)

@@ -1,8 +1,8 @@
 from moe_cap.measure.engines.fake import ENGINE, ByteTokenizer
-from tests.measure.engine_contract import EngineContract, make_requests
+from tests.measure.engine_contract import LockStepContract, make_requests
 
 
-class TestFakeEngine(EngineContract):
+class TestFakeEngine(LockStepContract):
     engine = ENGINE
 
 

@@ -18,17 +18,17 @@ from moe_cap.measure.engines.capture import RECORDING, Capture
 from moe_cap.measure.engines.transformers import ENGINE
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.submission import Submission
-from tests.measure.engine_contract import EngineContract, make_requests
+from tests.measure.engine_contract import LockStepContract, make_requests
 from tests.measure.tiny_models import MOE_FAMILIES, build_model, write_model
 
 pytestmark = pytest.mark.model
 
 
-class TestTransformersEngine(EngineContract):
+class TestTransformersEngine(LockStepContract):
     engine = ENGINE
 
 
-class TestTransformersEngineInInt8(EngineContract):
+class TestTransformersEngineInInt8(LockStepContract):
     """Experts of their own modules: routing by the pre-hook instead of the experts interface."""
 
     engine = ENGINE
@@ -221,3 +221,10 @@ def test_a_failed_allocation_is_out_of_memory(session: Session) -> None:
 def test_another_runtime_error_is_not_taken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shape"), memory.memory_errors("a batch"):
         raise RuntimeError("shape mismatch")
+
+
+def test_int4_is_refused_on_a_device_that_its_kernel_does_not_run_on(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    spec = ENGINE.launch_spec(tiny_files, "int4")
+    elsewhere = type(spec)(spec.files, spec.precision, {**spec.options, "device": "meta"})
+    with pytest.raises(EngineStartError, match="on the CPU only, not on meta"):
+        ENGINE.start(elsewhere, tmp_path / "log")

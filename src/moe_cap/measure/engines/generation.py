@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
+from transformers import CompileConfig, GenerationConfig, LogitsProcessor, PreTrainedModel, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from moe_cap.measure.engines.base import Completion, EngineRun, Request
@@ -91,7 +91,15 @@ def fixed_length(output_tokens: int, cache: str | None, *, compiled: bool) -> Ge
         use_cache=True,
         cache_implementation=cache,
         disable_compile=not compiled,
+        compile_config=_on_every_device() if compiled else None,
     )
+
+
+def _on_every_device() -> CompileConfig:
+    """`generate` compiles on accelerators alone unless this mark is set; its mode and backend stay as they are."""
+    config = CompileConfig()
+    config._compile_all_devices = True
+    return config
 
 
 def generate_batch(model: PreTrainedModel, requests: Sequence[Request], config: GenerationConfig) -> EngineRun:
