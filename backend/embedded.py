@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backend.executors.guarded import GuardedProcess
+from moe_cap.measure.guarded import GuardedProcess
 
 LOG = logging.getLogger(__name__)
 GRACE_S = 20.0
@@ -78,7 +78,11 @@ class EmbeddedWorker:
                 if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
                     self.log.unlink()
                 self._process = GuardedProcess(
-                    self._command, folder=self._folder, environ=self._environ, grace_s=self._grace_s
+                    self._command,
+                    log=self.log,
+                    ending=self._folder / "ending.json",
+                    environ=self._environ,
+                    grace_s=self._grace_s,
                 )
 
     def _keep_running(self) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.executors.base import Failed
 from moe_cap import errors
+from moe_cap.measure.guarded import Ending
 
 _NOT_AGAIN: tuple[type[Exception], ...] = (
     errors.InvalidInputError,
@@ -26,21 +26,6 @@ class Failure(BaseModel):
 
     error: str
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the guarded process ended.
-
-    Attributes:
-        status: exit code, or minus the number of the signal that killed it; None when not even the guard could tell.
-        oom_kills: processes of this machine that the kernel killed for memory meanwhile.
-        max_rss_bytes: largest resident size of one of its processes; None when not known.
-    """
-
-    status: int | None
-    oom_kills: int = 0
-    max_rss_bytes: int | None = None
 
 
 def parse_failure(text: str) -> Failure | None:

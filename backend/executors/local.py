@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backend.executors.base import Failed, Job, Outcome, Succeeded
 from backend.executors.endings import explain, parse_failure
-from backend.executors.guarded import GuardedProcess
 from moe_cap.errors import ResultError
+from moe_cap.measure.guarded import GuardedProcess
 from moe_cap.queue import Progress
 from moe_cap.result import parse_result
 
@@ -87,7 +87,13 @@ class LocalExecutor:
         forget_old_runs(job.folder.parent, keep=KEPT_RUNS)
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "request.json").write_text(job.submission.model_dump_json(indent=1), encoding="utf-8")
-        process = GuardedProcess(self._command(job), folder=job.folder, environ=self._environ, grace_s=self._grace_s)
+        process = GuardedProcess(
+            self._command(job),
+            log=job.folder / "log.txt",
+            ending=job.folder / "ending.json",
+            environ=self._environ,
+            grace_s=self._grace_s,
+        )
         return LocalEvaluation(job.folder, process)
 
 

@@ -74,6 +74,11 @@ def _store(environ: Mapping[str, str], repo_name: str, folder_name: str, folder:
     return f"hub://{repo.removeprefix('hub://')}" if repo else environ.get(folder_name, "").strip() or str(folder)
 
 
+def read_engines_folder(environ: Mapping[str, str]) -> Path:
+    """Where each engine that is a server has an environment of its own, in a folder of its name."""
+    return Path(environ.get("MOE_CAP_ENGINES") or CHECKOUT / ".cache" / "engines")
+
+
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read every setting from an environment; what is not set means: local folders of this checkout.
 

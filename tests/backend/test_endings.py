@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.executors.endings import Ending, explain, parse_failure
+from backend.executors.endings import explain, parse_failure
+from moe_cap.measure.guarded import Ending
 
 
 @pytest.mark.parametrize(

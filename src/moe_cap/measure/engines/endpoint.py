@@ -74,6 +74,17 @@ DIALECTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A server that answers, and how it is spoken to."""
+
+    http: OpenAiHttp
+    served: ServedModel
+    tokenizer: Tokenizer
+    target: Target
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointEngine:
     """The engine as a description; see `moe_cap.measure.engines.base.Engine`.
 
@@ -110,7 +121,11 @@ class EndpointEngine:
         return LaunchSpec(files=files, precision=precision, options={"url": self.url})
 
     def start(self, spec: LaunchSpec, log: Path) -> EndpointSession:
-        """Attach to the server and find out how it can be spoken to.
+        """Attach to the server; raises as `attach` does."""
+        return EndpointSession(self, spec, log, self.attach(spec))
+
+    def attach(self, spec: LaunchSpec) -> Attachment:
+        """Find out how the server can be spoken to.
 
         Raises:
             EngineStartError: nobody answers there, or the model is not served.
@@ -127,7 +142,7 @@ class EndpointEngine:
             http.close()
             raise
         target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
-        return EndpointSession(self, spec, log, http, served, tokenizer, target, dialect)
+        return Attachment(http, served, tokenizer, target, dialect)
 
 
 def _served_model(http: OpenAiHttp, url: str, wanted: str | None) -> ServedModel:
@@ -162,25 +177,15 @@ def _agree_on_dialect(target: Target, tokenizer: Tokenizer, limits: Limits) -> D
 class EndpointSession:
     """A server that somebody else runs; see `moe_cap.measure.engines.base.Session`."""
 
-    def __init__(
-        self,
-        engine: EndpointEngine,
-        spec: LaunchSpec,
-        log: Path,
-        http: OpenAiHttp,
-        served: ServedModel,
-        tokenizer: Tokenizer,
-        target: Target,
-        dialect: Dialect,
-    ) -> None:
+    def __init__(self, engine: EndpointEngine, spec: LaunchSpec, log: Path, attachment: Attachment) -> None:
         self._engine = engine
         self._spec = spec
         self._log = log
-        self._http = http
-        self._served = served
-        self._tokenizer = tokenizer
-        self._target = target
-        self._dialect = dialect
+        self._http = attachment.http
+        self._served = attachment.served
+        self._tokenizer = attachment.tokenizer
+        self._target = attachment.target
+        self._dialect = attachment.dialect
         self._replayer: Session | None = None
 
     @property

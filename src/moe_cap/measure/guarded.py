@@ -8,12 +8,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backend.executors import guard
-from backend.executors.endings import Ending
+from moe_cap.measure import guard
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the guarded process ended.
+
+    Attributes:
+        status: exit code, or minus the number of the signal that killed it; None when not even the guard could tell.
+        oom_kills: processes of this machine that the kernel killed for memory meanwhile.
+        max_rss_bytes: largest resident size of one of its processes; None when not known.
+    """
+
+    status: int | None
+    oom_kills: int = 0
+    max_rss_bytes: int | None = None
 
 
 class _EndingFile(BaseModel):
@@ -28,25 +43,35 @@ class _EndingFile(BaseModel):
 
 
 class GuardedProcess:
-    """One command in a session of its own that ends when it is stopped or when this process is gone."""
+    """One command in a session of its own that ends when it is stopped or when this process is gone.
+
+    Args:
+        command: argument list.
+        log: what the command says is appended to it.
+        ending: file in which the guard writes how it ended.
+        environ: the command's whole environment.
+        grace_s: between SIGTERM and SIGKILL.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        folder: Path,
+        log: Path,
+        ending: Path,
         environ: Mapping[str, str],
         grace_s: float,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._ending = folder / "ending.json"
-        self._ending.unlink(missing_ok=True)
+        for path in (log, ending):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        ending.unlink(missing_ok=True)
+        self._ending = ending
         self._stop_s = 2 * grace_s + guard.KILL_S
-        with (folder / "log.txt").open("ab") as log:
+        with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", guard.__file__, str(self._ending), str(grace_s), *command],
                 stdin=subprocess.PIPE,  # the guard ends everything when this pipe closes
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environ),
                 start_new_session=True,

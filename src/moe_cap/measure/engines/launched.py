@@ -1,0 +1,171 @@
+"""What every engine that is a stock server shares: its environment, its start, and a session that owns the server.
+
+A session here is that of an endpoint (`moe_cap.measure.engines.endpoint`) whose server is ours. An engine of this kind
+gives a launch specification and says how its own words are read; it never drives load itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from moe_cap.errors import EngineStartError, ServerError, SubmissionError
+from moe_cap.measure.engines.base import (
+    Capabilities,
+    LaunchSpec,
+    Request,
+    Tokenizer,
+)
+from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine, EndpointSession
+from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
+from moe_cap.measure.engines.server import Server, start_server
+from moe_cap.measure.load import LoadRun, Rules
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.offerings import ENGINES
+from moe_cap.result import EngineRecord
+from moe_cap.routing import RoutingSource
+from moe_cap.settings import read_engines_folder
+
+
+def package_version(home: Path, *names: str) -> str | None:
+    """Version of the first of these Python packages that an environment holds; None when it has none of them."""
+    places = [str(place) for place in home.glob("lib/python3*/site-packages")]
+    found = {each.metadata["Name"]: each.version for each in distributions(path=places)}
+    return next((found[name] for name in names if name in found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """An engine as it lies on this machine."""
+
+    home: Path
+    version: str
+
+
+class ServerEngine(ABC):
+    """An engine that is a stock server; see `moe_cap.measure.engines.base.Engine`.
+
+    Args:
+        rules: what is believed of a timed pass.
+        read_tokenizer: the model's own, from its files.
+    """
+
+    name: str
+    routing: RoutingSource | None = RoutingSource.REPLAY
+
+    def __init__(
+        self, rules: Rules | None = None, read_tokenizer: Callable[[ModelFiles], Tokenizer] = HubTokenizer
+    ) -> None:
+        self._rules = rules or Rules()
+        self._read_tokenizer = read_tokenizer
+
+    @abstractmethod
+    def version_in(self, home: Path) -> str | None:
+        """Version of the engine in an environment folder; None when it is not there. Starts nothing."""
+
+    @abstractmethod
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """How its server is started; a pure function."""
+
+    def homes(self) -> tuple[Path, ...]:
+        """Where it may be installed: an environment of its own, else this one."""
+        return read_engines_folder(os.environ) / self.name, Path(sys.prefix)
+
+    def find(self) -> Installation | None:
+        """The first place where it is installed."""
+        found = ((home, self.version_in(home)) for home in self.homes())
+        return next((Installation(home, version) for home, version in found if version is not None), None)
+
+    def probe(self) -> Capabilities:
+        """Whether it is installed; never starts anything."""
+        found = self.find()
+        if found is None:
+            looked = " nor in ".join(str(home) for home in self.homes())
+            return Capabilities(False, f"not installed in {looked}", None, self.routing, step_times=False)
+        return Capabilities(True, None, found.version, self.routing, step_times=False)
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse what this engine does not offer.
+
+        Raises:
+            SubmissionError: at the field `precision`.
+        """
+        if precision not in ENGINES[self.name].precisions:
+            known = ", ".join(ENGINES[self.name].precisions)
+            raise SubmissionError(f"{self.name} has no precision {precision!r}; there are: {known}", field="precision")
+
+    def start(self, spec: LaunchSpec, log: Path) -> ServerSession:
+        """Start its server and find out how it can be spoken to.
+
+        Raises:
+            EngineStartError: it is not installed, or did not come up.
+            OutOfMemoryError: the model does not fit.
+            ServerError: it came up and answers badly.
+        """
+        server = self.launch(spec, log)
+        endpoint = EndpointEngine(server.url, rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name)
+        try:
+            return self.session(endpoint, spec, server, endpoint.attach(spec))
+        except BaseException:
+            server.stop()
+            raise
+
+    def launch(self, spec: LaunchSpec, log: Path) -> Server:
+        """The server alone; raises as `start` does."""
+        found = self.find()
+        if found is None:
+            raise EngineStartError(f"{self.name} is {self.probe().reason}")
+        return start_server(self.name, spec, found.home, log, os.environ)
+
+    def session(
+        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> ServerSession:
+        """The session over a server that answers; an engine with words of its own returns its own kind."""
+        return ServerSession(self, endpoint, spec, server, attachment)
+
+
+class ServerSession(EndpointSession):
+    """A server that is ours; see `moe_cap.measure.engines.base.Session`."""
+
+    def __init__(
+        self,
+        engine: ServerEngine,
+        endpoint: EndpointEngine,
+        spec: LaunchSpec,
+        server: Server,
+        attachment: Attachment,
+    ) -> None:
+        super().__init__(endpoint, spec, server.log, attachment)
+        self.engine = engine
+        self.server = server
+
+    def describe(self) -> EngineRecord:
+        """What the server says about itself, and the version that was started."""
+        told = super().describe()
+        return told.model_copy(
+            update={"name": self.engine.name, "version": told.version or self.engine.probe().version}
+        )
+
+    def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
+        """Carry requests in a closed loop.
+
+        Raises:
+            EngineCrashedError: the server died.
+            OutOfMemoryError: it died for lack of memory.
+            ServerError: it lives and answers badly.
+        """
+        try:
+            return super().load(requests, concurrency)
+        except ServerError:
+            self.server.check_alive()
+            raise
+
+    def stop(self) -> None:
+        """End the server and what was started beside it."""
+        super().stop()
+        self.server.stop()

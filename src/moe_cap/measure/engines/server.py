@@ -1,0 +1,189 @@
+"""A stock server that we start: under guard, on a free port of the loopback interface, within a bounded time.
+
+Nothing of it outlives this process, not even after SIGKILL (`moe_cap.measure.guard`). What it says is kept, and the
+last lines of that are in the error when it does not come up.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+
+from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementError, OutOfMemoryError
+from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.guarded import GuardedProcess
+
+HOME, PORT, SCRATCH = "{home}", "{port}", "{scratch}"
+"""Stand in a launch specification for what is only known at the start: the engine's environment folder, a free port,
+and a folder of this run's own."""
+
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL; less than an evaluation itself is given by its worker."""
+LOOK_S = 0.2
+"""Pause between two looks at a server that is coming up."""
+CLEAR_S = 2.0
+"""How long after a failed request a server may turn out to be dead."""
+ANSWER_S = 2.0
+"""A server that is up answers its ready URL within this."""
+TAIL_LINES = 12
+TAIL_BYTES = 8192
+
+INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "HSA_")
+"""What a server gets of this process's environment: no secret, and nothing that decides a result unseen."""
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
+    r"|No available memory for the cache blocks",
+    re.IGNORECASE,
+)
+"""How engines, torch, C++ and the kernel say it."""
+
+
+def clean_environment(environ: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a server."""
+    kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(added)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Server:
+    """One running server.
+
+    Args:
+        name: of the engine, for messages.
+        spec: how it is started; `HOME`, `PORT` and `SCRATCH` in it are filled in.
+        home: the engine's environment folder.
+        log: its output is appended here; its ending and its scratch folder lie beside it.
+        environ: of this process.
+    """
+
+    def __init__(self, name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str]) -> None:
+        if not spec.argv or spec.ready_url is None:
+            raise EngineStartError(f"{name} is no server: its launch specification has no command or no ready URL")
+        self.name = name
+        self.port = free_port()
+        self.log = log
+        self.scratch = log.with_suffix(".scratch")
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self._home = home
+        self._limit_s = spec.start_limit_s
+        self._ready_url = self.fill(spec.ready_url)
+        self._log_start = log.stat().st_size if log.exists() else 0
+        self._process = GuardedProcess(
+            [self.fill(argument) for argument in spec.argv],
+            log=log,
+            ending=log.with_suffix(".ending.json"),
+            environ=clean_environment(environ, {key: self.fill(value) for key, value in spec.environment.items()}),
+            grace_s=GRACE_S,
+        )
+
+    @property
+    def url(self) -> str:
+        """Base address of its OpenAI-compatible interface."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def guard_pid(self) -> int:
+        """Process id of its guard, which is its session's too."""
+        return self._process.pid
+
+    def fill(self, text: str) -> str:
+        """A part of the launch specification with what was only known at the start."""
+        known = {HOME: str(self._home), PORT: str(self.port), SCRATCH: str(self.scratch)}
+        for name, value in known.items():
+            text = text.replace(name, value)
+        return text
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes requests; when it does not come up, nothing of it is left.
+
+        Raises:
+            EngineStartError: it ended, or did not answer within its limit.
+            OutOfMemoryError: it ended because the model does not fit.
+        """
+        until_s = time.monotonic() + self._limit_s
+        try:
+            with httpx2.Client(timeout=ANSWER_S, trust_env=False) as client:
+                while not self._is_ready(client):
+                    if self.has_ended():
+                        raise self.explain_ending(EngineStartError, "ended while it was starting")
+                    if time.monotonic() > until_s:
+                        waited = f"did not answer {self._ready_url} within {self._limit_s:g} s"
+                        raise EngineStartError(f"{self.name} {waited}{self._last_words()}")
+                    time.sleep(LOOK_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _is_ready(self, client: httpx2.Client) -> bool:
+        try:
+            return client.get(self._ready_url).status_code == httpx2.codes.OK
+        except httpx2.HTTPError:
+            return False
+
+    def has_ended(self) -> bool:
+        """Whether it and all that it started are gone."""
+        return self._process.has_ended()
+
+    def explain_ending(self, kind: type[MeasurementError], what: str) -> MeasurementError:
+        """Why it is gone, by its log and by the kernel."""
+        ending = self._process.read_ending()
+        status = "" if ending.status is None else f" (exit status {ending.status})"
+        if ending.oom_kills or OUT_OF_MEMORY.search(self.said()):
+            kind = OutOfMemoryError
+        return kind(f"{self.name} {what}{status}{self._last_words()}")
+
+    def check_alive(self) -> None:
+        """Tell a server that died from one that answers badly; its connections end before its guard has cleared up.
+
+        Raises:
+            EngineCrashedError: it is gone.
+            OutOfMemoryError: it is gone, for lack of memory.
+        """
+        until_s = time.monotonic() + CLEAR_S
+        while time.monotonic() < until_s:
+            if self.has_ended():
+                raise self.explain_ending(EngineCrashedError, "died")
+            time.sleep(LOOK_S)
+
+    def said(self) -> str:
+        """Everything that it wrote since it was started."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode("utf-8", errors="replace")
+
+    def _last_words(self) -> str:
+        lines = [line.rstrip() for line in self.said()[-TAIL_BYTES:].splitlines() if line.strip()]
+        return "; it said nothing" if not lines else "; its last words:\n" + "\n".join(lines[-TAIL_LINES:])
+
+    def stop(self) -> None:
+        """End it with all that it started; may be called twice."""
+        self._process.stop()
+
+
+def start_server(name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str]) -> Server:
+    """Start a server and wait until it takes requests; raises as `Server.wait_until_ready` does."""
+    server = Server(name, spec, home, log, environ)
+    server.wait_until_ready()
+    return server

@@ -1,0 +1,213 @@
+"""Servers that we start, with real processes: they come up in time or are gone, and never outlive us."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementError, OutOfMemoryError
+from moe_cap.measure.engines import server as server_module
+from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
+from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server, clean_environment, start_server
+from moe_cap.measure.model_files import ModelFiles
+from tests.backend.conftest import is_alive, read_pid, wait_for
+from tests.measure.load.load_plans import PATIENT
+from tests.measure.load.test_endpoint import FILES, WordTokenizer, requests
+
+ODD = Path(__file__).parent / "odd_server.py"
+MOCK = ("--ttft-s", "0.01", "--itl-s", "0.002", "--model", "mock")
+
+
+def spec_of(*argv: str, limit_s: float = 60.0) -> LaunchSpec:
+    return LaunchSpec(
+        FILES,
+        "bf16",
+        argv=(sys.executable, *argv),
+        ready_url=f"http://127.0.0.1:{PORT}/health",
+        start_limit_s=limit_s,
+    )
+
+
+def odd(kind: str, *, limit_s: float = 60.0) -> LaunchSpec:
+    return spec_of(str(ODD), kind, PORT, f"{SCRATCH}/worker.pid", limit_s=limit_s)
+
+
+def mock() -> LaunchSpec:
+    return spec_of("-m", "moe_cap.measure.mock_server", "--port", PORT, *MOCK)
+
+
+class MockEngine(ServerEngine):
+    """The mock server as an engine that is launched."""
+
+    name = "mock"
+
+    def version_in(self, home: Path) -> str | None:
+        return "1.0" if home == Path(sys.prefix) else None
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        return mock()
+
+
+ENGINE = MockEngine(PATIENT, lambda _files: WordTokenizer())
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[ServerSession]:
+    with closing(_Stopping(ENGINE.start(mock(), tmp_path / "engine.log"))) as stopping:
+        yield stopping.session
+
+
+class _Stopping:
+    def __init__(self, session: ServerSession) -> None:
+        self.session = session
+
+    def close(self) -> None:
+        self.session.stop()
+
+
+def server_pids(server: Server) -> list[int]:
+    """The guard and everything below it."""
+    tree = [server.guard_pid]
+    for pid in tree:
+        tree += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return tree
+
+
+def test_a_server_that_is_up_answers_on_the_loopback_interface(tmp_path: Path) -> None:
+    server = start_server("mock", mock(), Path(sys.prefix), tmp_path / "engine.log", os.environ)
+    pids = server_pids(server)
+    assert len(pids) == 2
+    assert os.getsid(pids[1]) == server.guard_pid != os.getsid(0)
+    assert httpx2.get(f"{server.url}/models").status_code == 200
+    server.stop()
+    server.stop()
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "says"),
+    [
+        ("dies", EngineStartError, r"(?s)ended while it was starting \(exit status 1\).*of no known kind"),
+        ("memory", OutOfMemoryError, r"(?s)ended while.*CUDA out of memory"),
+    ],
+)
+def test_a_server_that_dies_at_its_start_is_named_by_its_last_words(
+    tmp_path: Path, kind: str, error: type[MeasurementError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        start_server("odd", odd(kind), Path(sys.prefix), tmp_path / "engine.log", os.environ)
+
+
+@pytest.mark.parametrize("kind", ["unready", "hangs", "stubborn"])
+def test_a_server_that_is_never_ready_is_gone_after_its_limit(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "GRACE_S", 0.3)
+    monkeypatch.setattr(server_module, "ANSWER_S", 0.3)
+    server = Server("odd", odd(kind, limit_s=1.0), Path(sys.prefix), tmp_path / "engine.log", os.environ)
+    pids = wait_for(lambda: found if len(found := server_pids(server)) > 1 else None)
+    with pytest.raises(EngineStartError, match=r"(?s)did not answer http://127\S+/health within 1 s.*loading weights"):
+        server.wait_until_ready()
+    worker = server.scratch / "worker.pid"
+    assert not any(map(is_alive, [*pids, *([int(worker.read_text())] if worker.exists() else [])]))
+
+
+def test_a_command_that_does_not_exist_is_no_start(tmp_path: Path) -> None:
+    spec = LaunchSpec(FILES, "bf16", argv=(f"{HOME}/no/such/engine",), ready_url="http://127.0.0.1:1/")
+    with pytest.raises(EngineStartError, match=r"cannot be started: .*No such file"):
+        start_server("none", spec, tmp_path, tmp_path / "engine.log", os.environ)
+
+
+def test_an_in_process_engine_is_no_server(tmp_path: Path) -> None:
+    with pytest.raises(EngineStartError, match="no server"):
+        start_server("none", LaunchSpec(FILES, "bf16"), tmp_path, tmp_path / "engine.log", os.environ)
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.engines.server import PORT, SCRATCH, Server
+from moe_cap.measure.model_files import ModelFiles
+argv = (sys.executable, sys.argv[2], "stubborn", PORT, f"{SCRATCH}/worker.pid")
+spec = LaunchSpec(ModelFiles("x", "0", Path("/"), {}, ()), "bf16", argv=argv, ready_url=f"http://127.0.0.1:{PORT}/")
+server = Server("odd", spec, Path(sys.prefix), Path(sys.argv[1]), {})
+time.sleep(120)
+"""
+
+
+def test_nothing_of_a_server_outlives_an_owner_that_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(log), str(ODD)])
+    try:
+        worker = read_pid(log.with_suffix(".scratch") / "worker.pid")
+        (guard,) = map(int, Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split())
+        (server,) = [
+            int(pid) for pid in Path(f"/proc/{guard}/task/{guard}/children").read_text().split() if int(pid) != worker
+        ]
+    finally:
+        owner.kill()
+        owner.wait()
+    wait_for(lambda: not any(map(is_alive, (guard, server, worker))))
+
+
+def test_a_server_gets_no_secret_and_nothing_that_decides_unseen() -> None:
+    environ = {"PATH": "/bin", "HF_TOKEN": "secret", "CUDA_VISIBLE_DEVICES": "1", "PYTHONPATH": "/x", "VLLM_X": "1"}
+    kept = clean_environment(environ, {"VLLM_Y": "2"})
+    assert {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "VLLM_Y": "2"}.items() <= kept.items()
+    assert not {"HF_TOKEN", "PYTHONPATH", "VLLM_X"} & kept.keys()
+
+
+def test_a_launched_server_is_measured_by_the_streaming_client(session: ServerSession) -> None:
+    run = session.run(requests(6), 2)
+    assert [len(completion.tokens) for completion in run.completions] == [4] * 6
+    record = session.describe()
+    assert (record.name, record.version) == ("mock", "1.0")
+    pids = server_pids(session.server)
+    session.stop()
+    assert not any(map(is_alive, pids))
+
+
+def test_a_server_that_dies_in_a_run_has_crashed(session: ServerSession) -> None:
+    os.kill(server_pids(session.server)[1], signal.SIGKILL)
+    with pytest.raises(EngineCrashedError, match=r"mock died \(exit status -9\)"):
+        session.run(requests(6), 2)
+
+
+def test_a_server_that_cannot_be_spoken_to_is_stopped(tmp_path: Path) -> None:
+    spec = spec_of("-m", "moe_cap.measure.mock_server", "--port", PORT, *MOCK, "--fault", "status_500")
+    log = tmp_path / "engine.log"
+    with pytest.raises(MeasurementError, match="500"):
+        ENGINE.start(spec, log)
+    assert json.loads(log.with_suffix(".ending.json").read_text())["asked_to_stop"] is True
+
+
+def test_an_engine_that_is_nowhere_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nowhere(MockEngine):
+        def version_in(self, home: Path) -> str | None:
+            return None
+
+    monkeypatch.setenv("MOE_CAP_ENGINES", str(tmp_path))
+    found = Nowhere().probe()
+    assert (found.installed, found.version) == (False, None)
+    assert found.reason is not None
+    assert str(tmp_path / "mock") in found.reason
+    with pytest.raises(EngineStartError, match="not installed"):
+        Nowhere().start(mock(), tmp_path / "engine.log")
+
+
+def test_the_version_is_read_from_an_environment_without_running_it() -> None:
+    assert package_version(Path(sys.prefix), "no-such-package", "pytest") == pytest.__version__
+    assert package_version(Path(sys.prefix), "no-such-package") is None
