@@ -34,6 +34,12 @@ def test_the_example_is_a_submission() -> None:
     assert asked.concurrency == (1, 4)
 
 
+def test_fields_that_may_be_left_out_are_taken_as_typed() -> None:
+    asked, _ = parse_form({**EXAMPLE, "num_requests": "", "accuracy_limit": " 20 ", "hardware": ""})
+    assert asked is not None
+    assert (asked.num_requests, asked.accuracy_limit, asked.hardware) == (None, 20, None)
+
+
 @pytest.mark.parametrize("text", ["1,4,16", "1 4 16", " 1; 4,, 16 ", "16, 4, 1, 4"])
 def test_levels_are_taken_in_any_usual_writing(text: str) -> None:
     asked, _ = parse_form({**EXAMPLE, "concurrency": text})
@@ -48,6 +54,7 @@ def test_levels_are_taken_in_any_usual_writing(text: str) -> None:
         ("concurrency", "0"), ("concurrency", ""), ("concurrency", "1.5"), ("output_tokens", 1),
         ("output_tokens", None),
         ("input_tokens", -3), ("input_tokens", 1.5), ("tasks", ["rm -rf"]), ("precision", "bf 16"), ("repeats", 0),
+        ("accuracy_limit", "ten"), ("num_requests", "0"), ("hardware", "x" * 200),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_at_its_own_field(field: str, value: object) -> None:

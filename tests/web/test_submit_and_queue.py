@@ -87,6 +87,19 @@ def test_a_good_submission_waits_and_a_second_one_is_told_of_the_first(page: Pag
     expect(page.locator(f'[data-id="{stored.id}"]')).to_contain_text("./assets/cap-tiny-moe")
 
 
+def test_a_worker_with_certain_hardware_can_be_asked_for(page: Page, site: Site) -> None:
+    open_form(page, site)
+    page.get_by_role("button", name="More").click()
+    expect(page.locator("#cap-field-num_requests textarea, #cap-field-num_requests input")).to_have_value("")
+    fill(page, "accuracy_limit", "20")
+    chooser = page.locator("#cap-field-hardware input")
+    chooser.fill("H100 SXM")
+    page.get_by_role("option", name="NVIDIA H100 SXM5").click()
+    assert "waits for a worker" in send(page, "stored")
+    (stored,) = site.queue.requests(State.PENDING)
+    assert (stored.submission["hardware"], stored.submission["accuracy_limit"]) == ("h100-sxm-80gb", 20)
+
+
 def test_the_queue_shows_progress_and_the_reason_of_a_failure_as_they_come(page: Page, site: Site) -> None:
     body = {"model": "./assets/cap-tiny-moe", "engine": "transformers", "precision": "int8"}
     stored = site.queue.submit(body, request_id="feed0001")

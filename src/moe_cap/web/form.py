@@ -12,6 +12,7 @@ NUMBERS = ("input_tokens", "output_tokens", "num_requests", "accuracy_limit", "r
 REQUIRED = ("model", "engine", "precision", "concurrency", "input_tokens", "output_tokens", "repeats")
 WORDS = {
     "Input should be a valid integer, got a number with a fractional part": "Give a whole number.",
+    "Input should be a valid integer, unable to parse string as an integer": "Give a whole number.",
     "String should have at least 1 character": "Give a Hub id or a folder.",
 }
 
@@ -30,6 +31,8 @@ def _value(name: str, value: object) -> object:
     if name == "concurrency":
         return [int(word) if word.isdigit() else word for word in re.split(r"[\s,;]+", str(value).strip(" ,;"))]
     if name in NUMBERS and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if name in NUMBERS and isinstance(value, str) and value.strip().isdigit():
         return int(value)
     return value
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gradio as gr
 
 from moe_cap.errors import DuplicateSubmissionError, MoECapError, OutcomeUnknownError, SubmissionError
+from moe_cap.hardware import all_devices
 from moe_cap.offerings import ENGINES, TASKS, listed_engines
 from moe_cap.submission import Submission, parse_submission
 from moe_cap.web.form import parse_form
@@ -126,7 +127,7 @@ def build_submit(desk: Desk, tabs: gr.Tabs) -> None:
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     changes = [fields["model"].blur, fields["model"].submit, fields["concurrency"].blur, look.click]
-    changes += [fields[name].change for name in ("engine", "precision", "tasks")]
+    changes += [fields[name].change for name in ("engine", "precision", "tasks", "hardware")]
     changes += [fields[name].blur for name in ("revision", "input_tokens", "output_tokens")]
     gr.on(changes, on_look, inputs, outputs, trigger_mode="always_last", concurrency_limit=4, **quiet)
     send.click(on_send, inputs, outputs, concurrency_limit=4, **quiet)
@@ -169,17 +170,23 @@ def _build_fields() -> tuple[dict[str, Any], dict[str, gr.HTML]]:
             field("output_tokens", _number("output_tokens", "Output tokens", "Answer length"))
     with gr.Accordion("More", open=False), gr.Row():
         with gr.Column(min_width=180):
-            field("num_requests", _number("num_requests", "Requests per level", "Empty: enough for a steady window"))
+            field("num_requests", _text("num_requests", "Requests per level", "Empty: enough for a steady window"))
         with gr.Column(min_width=180):
-            field("accuracy_limit", _number("accuracy_limit", "Problems per task", "Empty: all"))
+            field("accuracy_limit", _text("accuracy_limit", "Problems per task", "Empty: all"))
         with gr.Column(min_width=180):
             field("repeats", _number("repeats", "Repeats", "For the confidence interval"))
+        with gr.Column(min_width=180):
+            devices = [("Any worker", ""), *((device.name, device.id) for device in all_devices())]
+            info = "What the worker must have"
+            chooser = gr.Dropdown(devices, value="", label="Hardware", info=info, elem_id="cap-field-hardware")
+            field("hardware", chooser)
         with gr.Column(min_width=180):
             field("submitter", _text("submitter", "Your name", "Shown beside the request"))
     return fields, messages
 
 
 def _text(name: str, label: str, info: str) -> gr.Textbox:
+    """Also for numbers that may be left out: gr.Number turns nothing into 0 when the section that holds it opens."""
     return gr.Textbox(EXAMPLE.get(name), label=label, info=info, max_lines=1, elem_id=f"cap-field-{name}")
 
 
