@@ -44,6 +44,28 @@ ENGINES: dict[str, EngineOffer] = {
             libraries=("torch", "transformers"),
         ),
         EngineOffer(
+            "transformers-static", "Transformers, compiled", "moe_cap.measure.engines.transformers_static",
+            ("fp32", "bf16"),
+            "Exact top-k indices of every layer, recorded in a second pass over the same tokens.",
+            "Fixed batches that start together (lock step), in process, static cache, compiled decode step.",
+            libraries=("torch", "transformers"),
+        ),
+        EngineOffer(
+            "transformers-continuous", "Transformers, continuous batching",
+            "moe_cap.measure.engines.transformers_continuous",
+            ("fp32", "bf16"),
+            "Exact top-k indices of every layer, by one more pass over the same tokens with the same weights.",
+            "A closed loop over a paged cache: requests join and leave at any step, in process.",
+            libraries=("torch", "transformers"),
+        ),
+        EngineOffer(
+            "transformers-offload", "Transformers, offloaded", "moe_cap.measure.engines.transformers_offload",
+            ("fp32", "bf16"),
+            "Exact top-k indices of every layer, recorded in a second pass over the same tokens.",
+            "Fixed batches in lock step, in process; Accelerate brings layers from host memory or disk.",
+            libraries=("torch", "transformers", "accelerate"),
+        ),
+        EngineOffer(
             "fake", "Fake (tests)", "moe_cap.measure.engines.fake",
             ("fp32", "bf16", "int8", "int4"),
             "A fixed rule of token and layer.",

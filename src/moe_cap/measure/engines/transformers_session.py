@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import JsonValue
 from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, ExpertsInterface
@@ -168,17 +167,22 @@ class TransformersSession:
         mask = torch.tensor(
             [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._model.device
         )
-        config = GenerationConfig.from_dict(self._answers_config.to_dict())
-        config.update(
-            max_new_tokens=max_tokens, max_length=None, do_sample=False, temperature=None, top_p=None, top_k=None,
-            pad_token_id=pad, disable_compile=True,
-        )  # fmt: skip
+        config = self._answering(max_tokens)
         criteria = [StopTexts(self._tokenizer.inner, stop, width)] if stop else []
         with torch.inference_mode(), memory_errors(f"answering a batch of {len(prompts)}"):
             output = self._model.generate(
                 inputs, attention_mask=mask, generation_config=config, stopping_criteria=criteria
             )
-        return [_before(self._tokenizer.decode(tokens), stop) for tokens in output[:, width:].tolist()]
+        return [before_stop(self._tokenizer.decode(tokens), stop) for tokens in output[:, width:].tolist()]
+
+    def _answering(self, max_tokens: int) -> GenerationConfig:
+        """The model's own settings, greedy."""
+        config = GenerationConfig.from_dict(self._answers_config.to_dict())
+        config.update(
+            max_new_tokens=max_tokens, max_length=None, do_sample=False, temperature=None, top_p=None, top_k=None,
+            pad_token_id=self._tokenizer.pad_token, disable_compile=True,
+        )  # fmt: skip
+        return config
 
     def stop(self) -> None:
         """Drop the model."""
@@ -213,7 +217,7 @@ def _score(logits: torch.Tensor, continuation: Sequence[int]) -> Score:
     )
 
 
-def _before(text: str, stop: Sequence[str]) -> str:
+def before_stop(text: str, stop: Sequence[str]) -> str:
     """The text up to the first stop text."""
     for end in stop:
         text = text.split(end)[0] if end else text
