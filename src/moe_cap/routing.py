@@ -44,6 +44,8 @@ class Step:
             None when no routing is known for the pass.
         logit_rows: rows of logits that the pass makes.
         step_s: wall time of the pass in seconds, None for a pass that is only predicted.
+        source_tokens: length of the source that each sequence of an encoder-decoder model is decoded from; empty for
+            all other models, and for a pass of the encoder itself, whose new tokens are the source.
     """
 
     kind: StepKind
@@ -52,6 +54,7 @@ class Step:
     activated_experts: tuple[float, ...] | None
     logit_rows: int
     step_s: float | None = None
+    source_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.new_tokens) != len(self.context_tokens):
@@ -67,6 +70,8 @@ class Step:
             raise TraceError(f"logit_rows is {self.logit_rows}: expected 0 or more")
         if self.step_s is not None and not self.step_s > 0:
             raise TraceError(f"step_s is {self.step_s}: expected more than 0 seconds, or None for a predicted pass")
+        if min(self.source_tokens, default=1) < 1:
+            raise TraceError(f"source_tokens are {self.source_tokens}: expected 1 or more for each sequence")
 
     @property
     def num_tokens(self) -> int:
@@ -94,14 +99,41 @@ class Step:
                 raise TraceError(f"MoE layer {row} used {count} distinct experts of {moe.num_experts}")
         return self.activated_experts
 
+    def sources_for(self, arch: Architecture) -> tuple[int, ...]:
+        """Length of every sequence's source, 0 each for a model without an encoder.
+
+        Raises:
+            TraceError: a source without an encoder, or not one for each sequence of a model that has one.
+        """
+        if arch.encoder is None:
+            if self.source_tokens:
+                raise TraceError(f"the step has source_tokens, but {arch.model_type} has no encoder to read a source")
+            return (0,) * len(self.new_tokens)
+        if len(self.source_tokens) != len(self.new_tokens):
+            given, needed = len(self.source_tokens), len(self.new_tokens)
+            raise TraceError(
+                f"{arch.model_type} decodes from a source: the step needs source_tokens for {needed} sequences, it has"
+                f" {given} (--source on the command line)"
+            )
+        return self.source_tokens
+
 
 def decode_step(
-    context_tokens: Sequence[int], activated_experts: Sequence[float] | None = None, step_s: float | None = None
+    context_tokens: Sequence[int],
+    activated_experts: Sequence[float] | None = None,
+    step_s: float | None = None,
+    *,
+    source_tokens: Sequence[int] = (),
 ) -> Step:
     """A plain decode step: one new token and one row of logits for each sequence."""
     contexts = tuple(context_tokens)
     experts = None if activated_experts is None else tuple(activated_experts)
-    return Step(StepKind.DECODE, (1,) * len(contexts), contexts, experts, len(contexts), step_s)
+    return Step(StepKind.DECODE, (1,) * len(contexts), contexts, experts, len(contexts), step_s, tuple(source_tokens))
+
+
+def encoder_step(source_tokens: Sequence[int]) -> Step:
+    """A pass of an encoder (`Architecture.encoder`) over whole sources: it makes no logits."""
+    return replace(prefill_step(source_tokens), logit_rows=0)
 
 
 def prefill_step(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.architecture.bricks import DECODER, DEEPSEEK, DELTA, INDEXER, LATENT, QWEN_MOE
-from tests.architecture.newer_configs import MULTIMODAL, NEWER
+from tests.architecture.newer_configs import LABELLING, MULTIMODAL, NEWER, TWO_STACKS
 
-__all__ = ["MULTIMODAL", "TINY", "as_transformers_reads", "distinct_published", "published"]
+__all__ = ["LABELLING", "MULTIMODAL", "TINY", "TWO_STACKS", "as_transformers_reads", "distinct_published", "published"]
 SHARED = Path(os.environ.get("MOE_CAP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 NEMOTRON: dict[str, Any] = {

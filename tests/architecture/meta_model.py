@@ -29,24 +29,30 @@ OUTSIDE = re.compile(
 NAMED = {
     "diffusion_gemma": "DiffusionGemmaForBlockDiffusion",
     "mistral4": "Mistral4ForCausalLM",
+    "nllb-moe": "NllbMoeForConditionalGeneration",
+    "openai_privacy_filter": "OpenAIPrivacyFilterForTokenClassification",
     "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+    "switch_transformers": "SwitchTransformersForConditionalGeneration",
 }
 RULES = (
     (r"\.embed_norm\.", "norm"),
     (r"layernorm\.mlp\.", "other"),
     (r"\.(down|up)_embed\.", "experts"),
     (r"\.router_gate\.", "router"),
-    (r"(^|\.)embed_tokens\.|\.embeddings\.|\bwte\.", "embedding"),
-    (r"^lm_head", "lm_head"),
+    (r"(^|\.)(embed_tokens|shared)\.|\.embeddings\.|\bwte\.", "embedding"),
+    (r"^(lm_head|score)", "lm_head"),
     (r"\.shared_experts?(_gate)?\.|\.shared_mlp\.", "shared_experts"),
-    (r"\.(self_attn|self_attention|attention|attn|linear_attn|mamba|conv)\.", "attention"),
+    (
+        r"\.(self_attn|self_attention|attention|attn|linear_attn|mamba|conv|SelfAttention|EncDecAttention|cross_attention)\.",
+        "attention",
+    ),
     (r"\.mixer\.(\w_proj|in_proj|out_proj|conv1d|A_log|D|dt_bias|norm)\b", "attention"),
     (r"norm\w*(\.\d)?\.(weight|bias)$", "norm"),
     (r"\.experts\.|\.(mlp|block_sparse_moe)\.(input|output)_linear\.", "experts"),
     (r"\.(gate|router)\.|\.expert_bias$", "router"),
-    (r"\.(mlps?|feed_forward|mixer)\.", "dense_ffn"),
+    (r"\.(mlps?|feed_forward|mixer|ffn)\.", "dense_ffn"),
 )
-LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)((?:encoder\.)?(?:layers|blocks?)\.\d+)\.")
 
 
 def build(config: dict[str, Any]) -> torch.nn.Module:
@@ -79,15 +85,15 @@ def part_of(name: str) -> str:
     return next((part for pattern, part in RULES if re.search(pattern, name)), "other")
 
 
-def count(model: torch.nn.Module) -> tuple[Counter[str], dict[int, Counter[str]]]:
-    """Parameters by part, and by part for each decoder layer."""
+def count(model: torch.nn.Module) -> tuple[Counter[str], dict[str, Counter[str]]]:
+    """Parameters by part, and by part for each layer ("layers.3", "encoder.layers.3")."""
     parts: Counter[str] = Counter()
-    layers: dict[int, Counter[str]] = {}
+    layers: dict[str, Counter[str]] = {}
     for name, parameter in model.named_parameters():
         if OUTSIDE.search(name):
             continue
         part = part_of(name)
         parts[part] += parameter.numel()
         if found := LAYER.search(name):
-            layers.setdefault(int(found[1]), Counter())[part] += parameter.numel()
+            layers.setdefault(found[1], Counter())[part] += parameter.numel()
     return parts, layers

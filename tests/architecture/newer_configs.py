@@ -61,6 +61,31 @@ NEWER: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+TWO_STACKS: dict[str, dict[str, Any]] = {
+    "switch_transformers": {
+        "model_type": "switch_transformers", "vocab_size": 96, "d_model": 48, "d_kv": 10, "d_ff": 40, "num_layers": 4,
+        "num_decoder_layers": 5, "num_heads": 4, "num_experts": 5, "num_sparse_encoder_layers": 2,
+        "num_sparse_decoder_layers": 1, "router_bias": True,
+    },
+    "switch_transformers-all-sparse": {
+        "model_type": "switch_transformers", "vocab_size": 96, "d_model": 48, "d_kv": 10, "d_ff": 40, "num_layers": 3,
+        "num_decoder_layers": None, "num_heads": 4, "num_experts": 3, "num_sparse_encoder_layers": 0,
+        "num_sparse_decoder_layers": 3,
+    },
+    "nllb-moe": {
+        "model_type": "nllb-moe", "vocab_size": 96, "d_model": 48, "encoder_layers": 4, "decoder_layers": 3,
+        "encoder_ffn_dim": 40, "decoder_ffn_dim": 36, "encoder_attention_heads": 4, "decoder_attention_heads": 6,
+        "num_experts": 2, "encoder_sparse_step": 2, "decoder_sparse_step": 1, "router_bias": True,
+        "max_position_embeddings": 256,
+    },
+}  # fmt: skip
+LABELLING: dict[str, dict[str, Any]] = {
+    "openai_privacy_filter": DECODER | {
+        "model_type": "openai_privacy_filter", "head_dim": 16, "num_local_experts": 6, "num_experts_per_tok": 2,
+        "sliding_window": 3, "pad_token_id": 0,
+    },
+}  # fmt: skip
+
 MULTIMODAL: dict[str, dict[str, Any]] = {
     "deepseek_ocr2": {
         "model_type": "deepseek_ocr2",

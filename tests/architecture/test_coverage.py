@@ -17,10 +17,7 @@ MIXTURE = re.compile(
     re.MULTILINE,
 )
 NOT_READ = {
-    "nllb_moe": "encoder-decoder: steps know neither an encoder's pass nor cross-attention",
-    "openai_privacy_filter": "labels tokens: an encoder without cache, output head or decode step",
     "qwen4_exp": "hashed n-gram tables whose sizes are the primes after a number, low-rank hyper-connections",
-    "switch_transformers": "encoder-decoder: steps know neither an encoder's pass nor cross-attention",
     "vitpose_backbone": "finds poses in images: no language model",
 }
 

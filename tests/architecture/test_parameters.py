@@ -9,12 +9,22 @@ import pytest
 
 from moe_cap.architecture import FAMILIES, Architecture, Part, parse_config
 from tests.architecture import meta_model
-from tests.architecture.configs import MULTIMODAL, TINY, as_transformers_reads, distinct_published, published
+from tests.architecture.configs import (
+    LABELLING,
+    MULTIMODAL,
+    TINY,
+    TWO_STACKS,
+    as_transformers_reads,
+    distinct_published,
+    published,
+)
 
 READABLE = meta_model.KNOWN & set(FAMILIES)
 CONFIGS = (
     TINY
     | MULTIMODAL
+    | TWO_STACKS
+    | LABELLING
     | {
         name: as_transformers_reads(config)
         for name, config in distinct_published().items()
@@ -23,15 +33,18 @@ CONFIGS = (
 )
 
 
-def by_block(arch: Architecture) -> dict[int, dict[str, int]]:
-    """Ours by the index in the checkpoint's path; LongCat's blocks are two layers each."""
-    blocks: dict[int, Counter[str]] = {}
-    for layer, counted in zip(arch.layers, arch.parameters_by_layer(), strict=True):
-        blocks.setdefault(int(layer.path.rpartition(".")[2]), Counter()).update(counted.as_dict())
+def by_block(arch: Architecture) -> dict[str, dict[str, int]]:
+    """Ours by the end of the checkpoint's path; LongCat's blocks are two layers, a decoder's are in both stacks."""
+    blocks: dict[str, Counter[str]] = {}
+    for stack in arch.stacks:
+        for layer, counted in zip(stack.layers, stack.parameters_by_layer(), strict=True):
+            found = meta_model.LAYER.search(f"{layer.path}.")
+            assert found is not None
+            blocks.setdefault(found[1], Counter()).update(counted.as_dict())
     return {index: {part.value: counted[part.value] for part in Part} for index, counted in blocks.items()}
 
 
-def drop_gates_of_zero_experts(config: dict[str, Any], parts: Counter[str], layers: dict[int, Counter[str]]) -> None:
+def drop_gates_of_zero_experts(config: dict[str, Any], parts: Counter[str], layers: dict[str, Counter[str]]) -> None:
     """transformers 5.23 allocates gate and up matrices for zero experts too, which no checkpoint holds."""
     phantom = config["zero_expert_num"] * 2 * config["expert_ffn_hidden_size"] * config["hidden_size"]
     parts["experts"] -= phantom * len(layers)

@@ -49,6 +49,14 @@ class Mixer:
         """FLOPs between tokens (QK^T and AV, or the recurrence), beside the matrices."""
         return 0
 
+    def source_read(self, source: int, new: int) -> int:
+        """Values that a step reads for a sequence from what an encoder left of its source."""
+        return 0
+
+    def source_score_flops(self, source: int, new: int) -> int:
+        """FLOPs between a sequence's new tokens and its source."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Indexer:

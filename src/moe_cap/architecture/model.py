@@ -103,7 +103,8 @@ class Architecture:
         tied: the output projection is the embedding's own matrix: read, but neither stored nor counted twice.
         norms: tensors of the final norm.
         other: further tensors outside the layers that every token needs.
-        encoder: layers of an encoder, which run over the prompt only.
+        encoder: what runs once over the source of an encoder-decoder model, up to the keys and values that the decoder
+            attends to; it looks tokens up in the decoder's embedding. A pass of it is a step of its own.
         mtp: multi-token-prediction layers, counted apart and off by default.
     """
 
@@ -116,7 +117,7 @@ class Architecture:
     norms: tuple[Weight, ...]
     tied: bool = False
     other: tuple[Weight, ...] = ()
-    encoder: tuple[Layer, ...] = ()
+    encoder: Architecture | None = None
     mtp: tuple[Layer, ...] = ()
 
     @property
@@ -144,12 +145,19 @@ class Architecture:
         """Experts per token of an MoE layer (the most of any); 1 for a dense model."""
         return max((moe.top_k for moe in self.moe_blocks), default=1)
 
+    @property
+    def stacks(self) -> tuple[Architecture, ...]:
+        """What runs apart: the model itself, and its encoder if it has one."""
+        return (self,) if self.encoder is None else (self, self.encoder)
+
     def weights(self) -> Iterator[tuple[Part, str, Weight, int]]:
         """Every stored tensor of the model without MTP: part, full name, tensor, how many there are alike."""
         for part, tensors in self._outside_layers():
             yield from ((part, weight.name, weight, 1) for weight in tensors)
-        for layer in (*self.encoder, *self.layers):
+        for layer in self.layers:
             yield from ((part, f"{layer.path}.{weight.name}", weight, n) for part, weight, n in layer.weights())
+        if self.encoder is not None:
+            yield from (item for item in self.encoder.weights() if item[0] is not Part.EMBEDDING)
 
     def _outside_layers(self) -> Iterator[tuple[Part, tuple[Weight, ...]]]:
         yield Part.EMBEDDING, self.embedding
@@ -159,19 +167,22 @@ class Architecture:
 
     def parameters(self) -> Parameters:
         """Parameters of the model without its MTP layers, by part."""
-        counts, inactive = dict.fromkeys(Part, 0), 0
-        for part, tensors in self._outside_layers():
-            counts[part] += sum(weight.num_parameters for weight in tensors)
-        for layer in (*self.encoder, *self.layers):
-            layer_counts, layer_inactive = _count_layer(layer)
-            inactive += layer_inactive
-            for part, number in layer_counts.items():
-                counts[part] += number
+        counts = dict.fromkeys(Part, 0)
+        for part, _, weight, copies in self.weights():
+            counts[part] += weight.num_parameters * copies
+        inactive = sum(_count_layer(layer)[1] for stack in self.stacks for layer in stack.layers)
         return _parameters(counts, inactive)
 
     def parameters_by_layer(self) -> tuple[Parameters, ...]:
         """Parameters of each decoder layer, by part."""
         return tuple(_parameters(*_count_layer(layer)) for layer in self.layers)
+
+    def encoder_parameters(self) -> int:
+        """Parameters of the encoder's pass, which `parameters` holds too; 0 without an encoder."""
+        if self.encoder is None:
+            return 0
+        counted = self.encoder.parameters()
+        return counted.total - counted.embedding
 
     def mtp_parameters(self) -> Parameters:
         """Parameters of the multi-token-prediction layers, which `parameters` leaves out."""

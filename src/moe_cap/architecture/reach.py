@@ -133,3 +133,9 @@ class Selected:
     def attended(self, context: int, new: int) -> int:
         """As many pairs as a window of that size has."""
         return Window(self.size).attended(context, new)
+
+
+def both_sides(tokens: int, window: int | None) -> int:
+    """Pairs of tokens of one text that see each other when all look `window` tokens to either side (None: all)."""
+    reach = tokens - 1 if window is None else min(window, tokens - 1)
+    return tokens + reach * (2 * tokens - reach - 1) if tokens else 0

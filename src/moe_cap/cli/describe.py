@@ -47,6 +47,7 @@ def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
     return {
         "model_type": arch.model_type,
         "parameters": arch.parameters().as_dict(),
+        "encoder_parameters": arch.encoder_parameters(),
         "mtp_parameters": arch.mtp_parameters().total,
         "num_layers": arch.num_layers,
         "num_moe_layers": len(arch.moe_layers),
@@ -56,6 +57,7 @@ def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
         "weights_bytes": stored_bytes(arch, storage),
         "kv_dtype": storage.kv.name,
         "kv_bytes_per_token": arch.kv_bytes_per_token(storage.kv),
+        "kv_bytes_per_source_token": arch.encoder.kv_bytes_per_token(storage.kv) if arch.encoder else 0,
         "state_bytes_per_sequence": arch.state_bytes(storage.state, storage.plain),
     }
 

@@ -21,6 +21,7 @@ Tpot = Annotated[float | None, typer.Option(help="Seconds per output token of a 
 Throughput = Annotated[float | None, typer.Option(help="Output tokens per second over the whole batch, instead.")]
 Batch = Annotated[int, typer.Option(min=1, help="Sequences that are decoded together.")]
 Context = Annotated[int, typer.Option(min=1, help="Tokens of context of each.")]
+Source = Annotated[int | None, typer.Option(min=1, help="Tokens of the source of each, for an encoder-decoder model.")]
 Zipf = Annotated[float, typer.Option(min=0.0, help="Experts' popularity falls as rank^-ZIPF; 0 is uniform.")]
 Hardware = Annotated[list[str] | None, typer.Option(help="Only this device; repeat for several.")]
 ReachableBandwidth = Annotated[float, typer.Option(help="Share of the peak bandwidth that kernels reach.")]
@@ -33,6 +34,7 @@ def run(
     throughput: Throughput = None,
     batch: Batch = 1,
     context: Context = 512,
+    source: Source = None,
     precision: PrecisionName = None,
     kv_dtype: KvDtype = None,
     zipf: Zipf = 0.0,
@@ -53,7 +55,9 @@ def run(
         print_json(asdict(drawn))
         return
     assumed = Assumptions(reachable_bandwidth=reachable_bandwidth)
-    shape: dict[str, Any] = {"batch": batch, "context_tokens": context, "tpot_s": tpot_s, "zipf_exponent": zipf}
+    shape: dict[str, Any] = {
+        "batch": batch, "context_tokens": context, "tpot_s": tpot_s, "zipf_exponent": zipf, "source_tokens": source,
+    }  # fmt: skip
     needed = requirement(arch, storage, **shape)
     options = feasible(devices, arch, storage, **shape, assumptions=assumed)
     if as_json:

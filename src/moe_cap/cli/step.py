@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,7 +14,15 @@ from moe_cap.cli.output import AsJson, print_facts, print_json, print_table
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import StoragePlan
-from moe_cap.routing import Step, StepKind, decode_step, with_all_experts, with_skewed_routing, with_uniform_routing
+from moe_cap.routing import (
+    Step,
+    StepKind,
+    decode_step,
+    encoder_step,
+    with_all_experts,
+    with_skewed_routing,
+    with_uniform_routing,
+)
 
 
 class Routing(StrEnum):
@@ -29,6 +38,7 @@ Context = Annotated[int, typer.Option(min=1, help="Positions that the last new t
 Prefill = Annotated[int | None, typer.Option(min=1, help="A prefill step of this many new tokens per sequence.")]
 RoutingOption = Annotated[Routing, typer.Option(help="Expected distinct experts (uniform, skewed), or all of them.")]
 Zipf = Annotated[float, typer.Option(min=0.0, help="Experts' popularity falls as rank^-ZIPF, for --routing skewed.")]
+Source = Annotated[int | None, typer.Option(min=1, help="Tokens of the source of each, for an encoder-decoder model.")]
 Tp = Annotated[int, typer.Option(min=1, help="Tensor-parallel ranks.")]
 Ep = Annotated[int, typer.Option(min=1, help="Expert-parallel ranks.")]
 Dp = Annotated[int, typer.Option(min=1, help="Data-parallel ranks of the attention.")]
@@ -40,6 +50,7 @@ def run(
     batch: Batch = 1,
     context: Context = 512,
     prefill: Prefill = None,
+    source: Source = None,
     precision: PrecisionName = None,
     kv_dtype: KvDtype = None,
     routing: RoutingOption = Routing.UNIFORM,
@@ -50,11 +61,19 @@ def run(
     pp: Pp = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Count the bytes and FLOPs of one step, by part, and the distinct experts that it is expected to use."""
+    """Count the bytes and FLOPs of one step, by part, and the distinct experts that it is expected to use.
+
+    For an encoder-decoder model the pass that reads the sources is counted beside the step: it happens once.
+    """
     arch, storage = read_model(config, precision, kv_dtype)
     bare = decode_step([context] * batch) if prefill is None else prefill_chunk(batch, context, prefill)
-    document = account(arch, route(arch, bare, routing, zipf), storage, Parallelism(tp=tp, ep=ep, dp=dp, pp=pp))
+    sources = () if source is None else (source,) * batch
+    parallel = Parallelism(tp=tp, ep=ep, dp=dp, pp=pp)
+    document = account(arch, route(arch, replace(bare, source_tokens=sources), routing, zipf), storage, parallel)
     document["routing"] = routing.value
+    if arch.encoder is not None:
+        read = route(arch.encoder, encoder_step(sources), routing, zipf)
+        document["encoder_pass"] = account(arch.encoder, read, storage, parallel)
     if as_json:
         print_json(document)
     else:
@@ -98,9 +117,12 @@ def account(arch: Architecture, step: Step, storage: StoragePlan, parallel: Para
 
 def _print(document: dict[str, Any]) -> None:
     experts = document["distinct_experts"]
-    facts = {name: value for name, value in document.items() if name not in {"distinct_experts", "bytes", "flops"}}
+    tables = {"distinct_experts", "bytes", "flops", "encoder_pass"}
+    facts = {name: value for name, value in document.items() if name not in tables}
     facts["distinct experts per layer"] = sum(experts) / len(experts) if experts else None
     print_facts("", facts)
     names = dict.fromkeys((*document["bytes"], *document["flops"]))
     rows = [(name, document["bytes"].get(name, ""), document["flops"].get(name, "")) for name in names]
     print_table("", ("part", "bytes", "FLOPs"), rows)
+    if encoder_pass := document.get("encoder_pass"):
+        _print({"pass": "encoder, once for these sources"} | encoder_pass)

@@ -76,8 +76,13 @@ class StepFlops:
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"total": self.total}
 
 
-def _expert_bytes(print_: Footprint, activated: tuple[float, ...]) -> float:
-    return sum(group.expert_bytes * sum(activated[row] for row in group.rows) for group in print_.experts)
+def _expert_bytes(reads: Footprint, activated: tuple[float, ...]) -> float:
+    return sum(group.expert_bytes * sum(activated[row] for row in group.rows) for group in reads.experts)
+
+
+def _alike(arch: Architecture, step: Step) -> Counter[tuple[int, int, int]]:
+    """How many sequences of a step have the same context, new tokens and source, and so cost the same."""
+    return Counter(zip(step.context_tokens, step.new_tokens, step.sources_for(arch), strict=True))
 
 
 def step_bytes(
@@ -92,29 +97,32 @@ def step_bytes(
         TraceError: the step's routing is unknown or does not have a row per MoE layer.
     """
     activated = step.routing_for(arch)
-    print_ = footprint(arch, storage, parallel)
+    reads = footprint(arch, storage, parallel)
     tokens = sum(step.new_tokens)
     sequences = sum(1 for new in step.new_tokens if new)
     kv_read = kv_written = state_bits = 0.0
-    for mixer, layers in print_.mixers:
+    sequences_alike = _alike(arch, step)
+    for mixer, layers in reads.mixers:
         copies = layers * parallel.tensor_copies(mixer.tp_ways)
-        pairs = zip(step.context_tokens, step.new_tokens, strict=True)
-        kv_read += copies * sum(mixer.kv_read(context, new) for context, new in pairs)
+        kv_read += copies * sum(
+            number * (mixer.kv_read(context, new) + mixer.source_read(source, new))
+            for (context, new, source), number in sequences_alike.items()
+        )
         kv_written += copies * mixer.kv_elements_per_token * tokens
         bits = mixer.state_elements * storage.state.bits + mixer.conv_elements * storage.plain.bits
         state_bits += copies * bits * sequences
     kv_width = storage.kv.bits / 8
-    always = print_.always
+    always = reads.always
     return StepBytes(
         attention=always[Part.ATTENTION],
         router=always[Part.ROUTER],
-        experts=_expert_bytes(print_, activated),
+        experts=_expert_bytes(reads, activated),
         shared_experts=always[Part.SHARED_EXPERTS],
         dense_ffn=always[Part.DENSE_FFN],
         norm=always[Part.NORM],
         other=always[Part.OTHER],
-        lm_head=print_.lm_head if step.logit_rows else 0.0,
-        embedding=float(print_.token_rows * tokens),
+        lm_head=reads.lm_head if step.logit_rows else 0.0,
+        embedding=float(reads.token_rows * tokens),
         kv_read=kv_read * kv_width,
         state_read=state_bits / 8,
         kv_written=kv_written * kv_width,
@@ -170,8 +178,11 @@ def _mixer_kinds(arch: Architecture) -> tuple[tuple[Mixer, int], ...]:
 
 def _step_flops(arch: Architecture, step: Step, experts_used: Callable[[MoeFfn], float]) -> StepFlops:
     tokens, per_token = sum(step.new_tokens), _flops_per_token(arch, experts_used)
-    pairs = tuple(zip(step.context_tokens, step.new_tokens, strict=True))
-    score = sum(n * sum(mixer.score_flops(*pair) for pair in pairs) for mixer, n in _mixer_kinds(arch))
+    score = sum(
+        layers * number * (mixer.score_flops(context, new) + mixer.source_score_flops(source, new))
+        for (context, new, source), number in _alike(arch, step).items()
+        for mixer, layers in _mixer_kinds(arch)
+    )
     return StepFlops(
         attention=tokens * per_token[Part.ATTENTION],
         router=tokens * per_token[Part.ROUTER],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moe_cap.architecture import Architecture, Layer, MoeFfn, Part
 from moe_cap.architecture.weights import Weight
@@ -63,10 +63,15 @@ def device_bytes(arch: Architecture, storage: StoragePlan, parallel: Parallelism
     """Bytes of weights on every rank, stage by stage. The first stage holds the embedding, the last the output head.
 
     Layers are dealt out to stages evenly. A tied output head is held once more where the last stage is not the first.
+    An encoder and its decoder share their ranks.
 
     Raises:
-        InvalidInputError: more stages than layers.
+        InvalidInputError: more stages than layers, or stages of a model with an encoder, which no engine offers.
     """
+    if arch.encoder is not None:
+        if parallel.pp > 1:
+            raise InvalidInputError(f"pp_size {parallel.pp} for {arch.model_type}: expected 1 with an encoder")
+        arch = _one_stack(arch, arch.encoder)
     if parallel.pp > arch.num_layers:
         raise InvalidInputError(f"pp_size {parallel.pp} is more than the {arch.num_layers} layers of the model")
     held, first = [], 0
@@ -80,6 +85,12 @@ def device_bytes(arch: Architecture, storage: StoragePlan, parallel: Parallelism
             held.append(DeviceBytes(stage, rank, experts, rest))
         first = last
     return tuple(held)
+
+
+def _one_stack(decoder: Architecture, encoder: Architecture) -> Architecture:
+    """Encoder and decoder as one stack, for what does not depend on which of them runs."""
+    layers, norms = (*encoder.layers, *decoder.layers), (*encoder.norms, *decoder.norms)
+    return replace(decoder, layers=layers, norms=norms, encoder=None)
 
 
 def _ends(arch: Architecture, storage: StoragePlan, parallel: Parallelism, stage: int) -> int:
@@ -97,7 +108,10 @@ def _ends(arch: Architecture, storage: StoragePlan, parallel: Parallelism, stage
 
 
 def cache_bytes(arch: Architecture, storage: StoragePlan, context_tokens: tuple[int, ...]) -> int:
-    """Bytes of KV cache and recurrent state that sequences of these lengths keep, one copy of each."""
+    """Bytes of KV cache and recurrent state that sequences of these lengths keep, one copy of each.
+
+    What sources leave behind is `cache_bytes` of the encoder at their lengths.
+    """
     kv = sum(layer.mixer.kv_cached(context) for context in context_tokens for layer in arch.layers)
     per_sequence = arch.state_bytes(storage.state, storage.plain)
     return -(-kv * storage.kv.bits // 8) + per_sequence * len(context_tokens)

@@ -61,15 +61,20 @@ def requirement(
     context_tokens: int,
     tpot_s: float,
     zipf_exponent: float = 0.0,
+    source_tokens: int | None = None,
 ) -> Requirement:
     """Bandwidth, FLOP rate and memory of decoding `batch` sequences with one token each every `tpot_s` seconds.
 
-    Routing is an expectation: uniform, or skewed by `zipf_exponent` (see `routing.with_skewed_routing`).
+    Routing is an expectation: uniform, or skewed by `zipf_exponent` (see `routing.with_skewed_routing`). In an
+    encoder-decoder model each sequence has a source of `source_tokens`; the encoder's own pass is not in the figure.
 
     Raises:
         InvalidInputError: an argument is not positive.
     """
-    step = planned_step(arch, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s, zipf_exponent=zipf_exponent)
+    step = planned_step(
+        arch, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s, zipf_exponent=zipf_exponent,
+        source_tokens=source_tokens,
+    )  # fmt: skip
     experts = step.activated_experts
     return Requirement(
         batch=batch,
@@ -82,7 +87,7 @@ def requirement(
         flops_per_s=step_flops(arch, step).total / tpot_s,
         flops_per_s_all_experts=step_flops_all_experts(arch, step).total / tpot_s,
         activated_experts=sum(experts) / len(experts) if experts else None,
-        memory=memory(arch, storage, batch=batch, context_tokens=context_tokens),
+        memory=memory(arch, storage, batch=batch, context_tokens=context_tokens, source_tokens=source_tokens),
     )
 
 
@@ -93,7 +98,10 @@ def tpot_for_throughput(tokens_per_s: float, batch: int) -> float:
     return batch / tokens_per_s
 
 
-def planned_step(arch: Architecture, *, batch: int, context_tokens: int, tpot_s: float, zipf_exponent: float) -> Step:
+def planned_step(
+    arch: Architecture, *, batch: int, context_tokens: int, tpot_s: float, zipf_exponent: float,
+    source_tokens: int | None = None,
+) -> Step:  # fmt: skip
     """The decode step that a target repeats, with expected routing.
 
     Raises:
@@ -104,28 +112,31 @@ def planned_step(arch: Architecture, *, batch: int, context_tokens: int, tpot_s:
             raise InvalidInputError(f"{name}: expected a whole number above 0, not {value!r}")
     if not (math.isfinite(tpot_s) and tpot_s > 0):
         raise InvalidInputError(f"tpot_s: expected seconds above 0, not {tpot_s!r}")
-    return with_skewed_routing(decode_step((context_tokens,) * batch), arch, zipf_exponent)
+    sources = () if source_tokens is None else (source_tokens,) * batch
+    return with_skewed_routing(decode_step((context_tokens,) * batch, source_tokens=sources), arch, zipf_exponent)
 
 
 def memory(
-    arch: Architecture, storage: StoragePlan, *, batch: int, context_tokens: int, parallel: Parallelism = SINGLE_DEVICE
-) -> Memory:
+    arch: Architecture, storage: StoragePlan, *, batch: int, context_tokens: int,
+    parallel: Parallelism = SINGLE_DEVICE, source_tokens: int | None = None,
+) -> Memory:  # fmt: skip
     """Weights, KV cache and state of a layout over all its devices; weights without MTP layers.
 
     Data-parallel groups hold copies of everything outside the routed experts, ranks beyond the KV heads copies of the
     cache. Activations and the engine's own buffers are not in it: `Assumptions.usable_memory` leaves room for them.
     """
-    print_, single = footprint(arch, storage, parallel), footprint(arch, storage)
-    copies = sum(print_.always.values()) - sum(single.always.values())
+    copies = kv_elements = state_bits = 0.0
+    for stack, kept_tokens in zip(arch.stacks, (context_tokens, source_tokens or 0), strict=False):
+        spread = footprint(stack, storage, parallel)
+        copies += sum(spread.always.values()) - sum(footprint(stack, storage).always.values())
+        for mixer, layers in spread.mixers:
+            alike = layers * batch * parallel.tensor_copies(mixer.tp_ways)
+            kv_elements += alike * mixer.kv_cached(kept_tokens)
+            state_bits += alike * (mixer.state_elements * storage.state.bits + mixer.conv_elements * storage.plain.bits)
     tables = (
         storage.format_of(Part.EMBEDDING, weight.module, weight).bytes_of(weight.shape) for weight in arch.embedding
     )
-    outside = sum(tables) + (0.0 if arch.tied else single.lm_head)
-    kv_elements = state_bits = 0.0
-    for mixer, layers in print_.mixers:
-        alike = layers * batch * parallel.tensor_copies(mixer.tp_ways)
-        kv_elements += alike * mixer.kv_cached(context_tokens)
-        state_bits += alike * (mixer.state_elements * storage.state.bits + mixer.conv_elements * storage.plain.bits)
+    outside = sum(tables) + (0.0 if arch.tied else footprint(arch, storage).lm_head)
     return Memory(
         weights_bytes=stored_bytes(arch, storage) + copies + (parallel.replicas - 1) * outside,
         kv_bytes=kv_elements * storage.kv.bits / 8,

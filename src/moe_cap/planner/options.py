@@ -128,6 +128,7 @@ class _Load:
 def feasible(
     devices: Iterable[Device], arch: Architecture, storage: StoragePlan, *, batch: int, context_tokens: int,
     tpot_s: float, zipf_exponent: float = 0.0, assumptions: Assumptions | None = None,
+    source_tokens: int | None = None,
 ) -> tuple[Option, ...]:  # fmt: skip
     """For every device, the fewest that decode `batch` sequences at `context_tokens` within `tpot_s` per token.
 
@@ -135,7 +136,10 @@ def feasible(
         InvalidInputError: an argument is not positive.
     """
     assumed = assumptions or Assumptions()
-    step = planned_step(arch, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s, zipf_exponent=zipf_exponent)
+    step = planned_step(
+        arch, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s, zipf_exponent=zipf_exponent,
+        source_tokens=source_tokens,
+    )  # fmt: skip
     flops = step_flops(arch, step).total
     experts = sum(
         len(group.rows) * group.moe.num_experts * group.expert_bytes for group in footprint(arch, storage).experts
@@ -144,8 +148,15 @@ def feasible(
     for count in assumed.counts:
         for parallel in layouts(count, is_moe=bool(arch.moe_blocks)):
             read = step_bytes(arch, step, storage, parallel)
-            held = memory(arch, storage, batch=batch, context_tokens=context_tokens, parallel=parallel).total_bytes
-            loads.append(_Load(parallel, count, held, experts, read.experts, read.total_read, flops))
+            held = memory(
+                arch,
+                storage,
+                batch=batch,
+                context_tokens=context_tokens,
+                parallel=parallel,
+                source_tokens=source_tokens,
+            )
+            loads.append(_Load(parallel, count, held.total_bytes, experts, read.experts, read.total_read, flops))
     return tuple(_option(device, storage.compute_dtype, loads, tpot_s, batch, assumed) for device in devices)
 
 

@@ -20,17 +20,21 @@ def _expert(hidden_size: int, expert_size: int) -> tuple[Weight, ...]:
     )
 
 
-def read(config: Config) -> Architecture:
-    """Every layer is a mixture; windows on every other layer unless `layer_types` says otherwise."""
-    hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
-    num_experts = config.size("num_local_experts", "num_experts")
-    heads = config.size("num_attention_heads")
-    moe = MoeFfn(
+def mixture(config: Config) -> MoeFfn:
+    """Experts and router with biases."""
+    hidden_size, num_experts = config.size("hidden_size"), config.size("num_local_experts", "num_experts")
+    return MoeFfn(
         num_experts=num_experts,
         top_k=top_k_of(config, num_experts, "num_experts_per_tok", "experts_per_token"),
         expert=_expert(hidden_size, config.size("intermediate_size")),
         router=linear("mlp.router", num_experts, hidden_size, bias=True, tp_ways=1),
     )
+
+
+def read(config: Config) -> Architecture:
+    """Every layer is a mixture; windows on every other layer unless `layer_types` says otherwise."""
+    hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
+    heads, moe = config.size("num_attention_heads"), mixture(config)
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(number)]
     kinds = config.layer_types(number, ("full_attention", "sliding_attention"), default=default)
     bias = config.flag("attention_bias", default=True)
