@@ -20,15 +20,15 @@ def test_compilation_is_asked_for_on_this_device_too(
     session = ENGINE.start(ENGINE.launch_spec(tiny_files, "fp32"), tmp_path / "log")
     asked = []
 
-    class Seen(Exception):
+    class SeenError(Exception):
         pass
 
     def generate(*arguments: object, generation_config: object, **named: object) -> None:
         asked.append(generation_config)
-        raise Seen
+        raise SeenError
 
     monkeypatch.setattr(session._model, "generate", generate)
-    with pytest.raises(Seen):
+    with pytest.raises(SeenError):
         session.run(make_requests(1), 1)
     (config,) = asked
     assert config.cache_implementation == "static"
