@@ -6,14 +6,52 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from moe_cap.errors import SubmissionError
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 NAME = re.compile(r"^[A-Za-z0-9][\w.:+-]*$")
+
+
+class Arrivals(BaseModel):
+    """An open loop: requests come by the clock, whatever became of those before them.
+
+    Attributes:
+        process: constant distances, Poisson, gamma of shape `burstiness`, or the recorded times of a trace.
+        rates_per_s: mean rates, each becomes one point of the result; none for a trace.
+        burstiness: 1 is Poisson, below 1 comes in bursts, above 1 is more even; gamma only.
+        times_s: arrivals of a trace; each is one request.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    process: Literal["constant", "poisson", "gamma", "trace"]
+    rates_per_s: tuple[float, ...] = Field(default=(), max_length=16)
+    burstiness: float = Field(default=1.0, gt=0, le=1000)
+    times_s: tuple[float, ...] = Field(default=(), max_length=100_000)
+
+    @model_validator(mode="after")
+    def _rates_or_times(self) -> Arrivals:
+        if self.process == "trace":
+            if self.rates_per_s or not self.times_s:
+                raise ValueError("a trace is given by its times and has no rate of its own")
+        elif self.times_s or not self.rates_per_s or any(rate <= 0 for rate in self.rates_per_s):
+            raise ValueError(f"{self.process} arrivals need rates above 0, in requests per second")
+        if self.burstiness != 1.0 and self.process != "gamma":
+            raise ValueError("only gamma arrivals have a burstiness")
+        return self
 
 
 class Submission(BaseModel):
@@ -26,6 +64,7 @@ class Submission(BaseModel):
         precision: number format of the weights, e.g. `bf16`, `int4`.
         tasks: accuracy tasks by registry name, the first is the one that the board shows.
         concurrency: closed-loop levels, each becomes one point of the result.
+        arrivals: an open loop in place of them, for engines behind a server; no record has the key without it.
         input_tokens, output_tokens: length of every request, in tokens.
         num_requests: requests per level; None lets the evaluator take enough for a steady window.
         accuracy_limit: problems per task; None takes all of them.
@@ -52,6 +91,15 @@ class Submission(BaseModel):
     hardware: str | None = Field(default=None, max_length=128)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     submitter: str | None = Field(default=None, max_length=128)
+    arrivals: Arrivals | None = None
+
+    @model_serializer(mode="wrap")
+    def _closed_loops_stay_as_they_were(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ids and records of closed loops do not know the open one."""
+        body: dict[str, Any] = handler(self)
+        if body.get("arrivals") is None:
+            body.pop("arrivals", None)
+        return body
 
     @field_validator("model")
     @classmethod

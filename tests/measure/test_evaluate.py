@@ -16,7 +16,7 @@ import pytest
 
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure import evaluate as walk
-from moe_cap.measure import job, level
+from moe_cap.measure import job, level, levels
 from moe_cap.measure.engines import fake
 from moe_cap.measure.engines.base import RoutingRows
 from moe_cap.measure.power import PowerMeter
@@ -230,7 +230,7 @@ def test_the_engine_is_stopped_when_the_walk_fails(
 ) -> None:
     stopped = []
     monkeypatch.setattr(fake.FakeSession, "stop", lambda self: stopped.append(True))
-    monkeypatch.setattr(walk, "time_level", lambda *_: (_ for _ in ()).throw(InvalidRunError("no")))
+    monkeypatch.setattr(levels, "time_level", lambda *_: (_ for _ in ()).throw(InvalidRunError("no")))
     assert run(tmp_path, settings, write_request(tmp_path, tiny_folder))[0] == 1
     assert stopped == [True]
 

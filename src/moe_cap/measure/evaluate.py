@@ -10,35 +10,36 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.hardware import detect_machine
+from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
 from moe_cap.measure.accuracy import measure_accuracy
 from moe_cap.measure.costs import assumptions
-from moe_cap.measure.engines.base import Session
+from moe_cap.measure.engines.base import Engine, LaunchSpec, Session
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.environment import describe_environment
-from moe_cap.measure.level import time_level, trace_repeats
-from moe_cap.measure.lock_step import requests_for
+from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine
 from moe_cap.measure.progress import Progress
-from moe_cap.measure.prompts import Passages, build_requests, solved_problems, worked_examples
-from moe_cap.precision import stored_bytes
-from moe_cap.result import METRICS_VERSION, AccuracyRecord, Load, ModelRecord, Result, result_id
+from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
+from moe_cap.precision import StoragePlan, stored_bytes
+from moe_cap.result import METRICS_VERSION, AccuracyRecord, EngineRecord, ModelRecord, Result, result_id
 from moe_cap.settings import CHECKOUT, Settings
 from moe_cap.submission import Submission
 
 log = logging.getLogger("moe_cap")
 
+NO_COUNTERS = "the server runs on another machine, whose counters cannot be read from here"
 ACCURACY_BATCH = 16
 """Requests that the accuracy harness gives the engine at once."""
 BYTES_TOLERANCE = 0.01
@@ -55,6 +56,9 @@ class Job:
         settings: where this machine keeps its probe and local problems, its operator's figures, its read-only token.
         environ: variables of this process, for the record.
         now: when the run began.
+        reproduce: the command that repeats the run; None for that of the submission alone.
+        prompts_from: task whose solved problems the prompts are made of; None for the submission's first.
+        warnings: what a reader of the result must know, known before the run.
     """
 
     submission: Submission
@@ -64,45 +68,80 @@ class Job:
     environ: Mapping[str, str]
     now: datetime
     progress: Progress
+    reproduce: str | None = None
+    prompts_from: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The system of a run, found and not started.
+
+    Attributes:
+        arguments: what a person gave to the engine's command, verbatim; part of `spec` already, kept for the record.
+        num_devices: that it runs on, where somebody says so; None takes what the engine tells.
+        elsewhere: the machine that it runs on, where that is another one than this: its power cannot be read from here.
+    """
+
+    files: ModelFiles
+    engine: Engine
+    spec: LaunchSpec
+    arguments: tuple[str, ...] = ()
+    num_devices: int | None = None
+    elsewhere: MeasuredMachine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a session gave until it was stopped."""
+
+    machine: MeasuredMachine
+    levels: tuple[LevelResult, ...]
+    accuracy: tuple[AccuracyRecord, ...]
+    engine: EngineRecord
+    weights_bytes: float | None
+    storage: StoragePlan
 
 
 def evaluate(job: Job) -> Result:
-    """Measure one system.
+    """Measure the system of a submission.
 
     Raises:
         InvalidInputError: the submission cannot be measured by anybody (no such model, task, engine, family).
         MeasurementError: it could not be measured this time.
     """
+    return measure(job, find_subject)
+
+
+def find_subject(job: Job) -> Subject:
+    """The model, from the Hub if need be, and the engine that the submission names."""
+    files = find_model(job.submission, job.settings.model_token)
+    engine = load_engine(job.submission.engine)
+    return Subject(files, engine, engine.launch_spec(files, job.submission.precision))
+
+
+def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
+    """Measure a system, whoever found it; raises as `evaluate` does."""
     asked = job.submission
-    job.progress.plan(_stage_weights(asked))
+    job.progress.plan(stage_weights(asked))
     job.progress.enter("looking at the model")
     busy = busy_share()
     own = read_own_figures(job.settings.machine) if job.settings.machine else None
-    files = find_model(asked, job.settings.model_token)
-    architecture = parse_config(files.config)
-    engine = load_engine(asked.engine)
-    spec = engine.launch_spec(files, asked.precision)
+    subject = find(job)
+    architecture = parse_config(subject.files.config)
     job.progress.enter("reading idle power")
-    meter = open_power_meter()
+    meter = open_power_meter() if subject.elsewhere is None else PowerMeter(None, NO_COUNTERS)
     idle_w = meter.idle_w()
     job.progress.enter("loading")
-    session = engine.start(spec, job.output / "engine.log")
+    session = subject.engine.start(subject.spec, job.output / "engine.log")
     try:
-        job.progress.enter("probing the machine")
-        machine = _machine(job, session, own)
-        passages = _passages(job)
-        levels = [_measure_level(job, session, architecture, passages, level, meter) for level in asked.concurrency]
-        accuracy = [_accuracy(job, session, task) for task in asked.tasks]
-        record, weights_bytes = session.describe(), session.weights_bytes()
-        storage = session.storage(architecture)
+        found = _carry(job, subject, session, architecture, meter, own)
     finally:
         session.stop()
     job.progress.enter("writing")
-    peaks = machine.peaks(storage.compute_dtype)
-    how = engine.probe().routing
-    system = System(architecture, storage, machine, peaks, how, idle_w, meter.reason)
-    points = tuple(build_point(level, system) for level in levels)
-    model = _model_record(files, architecture, weights_bytes)
+    peaks = found.machine.peaks(found.storage.compute_dtype)
+    how = subject.engine.probe().routing
+    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, meter.reason)
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,
@@ -112,83 +151,51 @@ def evaluate(job: Job) -> Result:
         submission=asked,
         run_uuid=job.run_uuid,
         citation=None,
-        model=model,
-        engine=record,
+        model=_model_record(subject.files, architecture, found.weights_bytes),
+        engine=_with_arguments(found.engine, subject.arguments),
         precision=asked.precision,
-        hardware=system.machine.record(system.peaks.compute_dtype),
-        points=points,
-        accuracy=tuple(accuracy),
+        hardware=found.machine.record(peaks.compute_dtype),
+        points=tuple(build_point(level, system) for level in found.levels),
+        accuracy=found.accuracy,
         environment={**describe_environment(CHECKOUT, job.environ), "accuracy_batch_size": ACCURACY_BATCH},
-        reproduce=reproduce_command(asked),
+        reproduce=job.reproduce or reproduce_command(asked),
         assumptions=assumptions(),
-        warnings=_warnings(system, weights_bytes, busy),
+        warnings=(*job.warnings, *_warnings(system, found.weights_bytes, busy)),
     )
 
 
-def _stage_weights(asked: Submission) -> dict[str, float]:
-    """Rough seconds of each stage of a small model; only their ratios matter."""
-    weights = {
-        "looking at the model": 1.0,
-        "reading idle power": 1.0,
-        "loading": 3.0,
-        "probing the machine": 3.0,
-        "writing": 1.0,
-    }
-    for level in asked.concurrency:
-        number = requests_for(level, asked.num_requests) // level
-        batch_s = (asked.input_tokens * level / 2000 + asked.output_tokens * (1 + level / 16)) / 100
-        weights[f"warm-up batch {level}"] = batch_s
-        weights |= {_timing_stage(asked, level, repeat): number * batch_s for repeat in range(asked.repeats)}
-        weights[f"routing batch {level}"] = 1.5 * number * batch_s
-    return weights | {f"accuracy {task}": 0.03 * (asked.accuracy_limit or 300) for task in asked.tasks}
-
-
-def _timing_stage(asked: Submission, level: int, repeat: int) -> str:
-    return f"timing batch {level} ({repeat + 1}/{asked.repeats})"
-
-
-def _machine(job: Job, session: Session, own: OwnFigures | None) -> MeasuredMachine:
-    device = str(session.describe().arguments.get("device", "cpu"))
-    probe = probe_machine(device, job.settings.home)
-    return identify_machine(detect_machine(), probe, asked=job.submission.hardware, own=own)
-
-
-def _measure_level(
-    job: Job,
-    session: Session,
-    architecture: Architecture,
-    passages: Passages,
-    concurrency: int,
-    meter: PowerMeter,
-) -> LevelResult:
+def _carry(
+    job: Job, subject: Subject, session: Session, architecture: Architecture, meter: PowerMeter, own: OwnFigures | None
+) -> Measured:
     asked = job.submission
-    shape = {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "seed": asked.seed}
-    number = requests_for(concurrency, asked.num_requests)
-    job.progress.enter(f"warm-up batch {concurrency}")
-    warm = build_requests(passages, session.tokenizer, name=f"warm-{concurrency}", number=concurrency, **shape)
-    session.warm_up(warm, concurrency)
-    requests = build_requests(passages, session.tokenizer, name=f"level-{concurrency}", number=number, **shape)
-    passes = []
-    for repeat in range(asked.repeats):
-        job.progress.enter(_timing_stage(asked, concurrency, repeat))
-        passes.append(time_level(session, requests, concurrency, meter))
-    job.progress.enter(f"routing batch {concurrency}")
-    traces = trace_repeats(session, requests, passes, concurrency, architecture, job.progress.within)
-    load = Load(
-        kind="closed_loop",
-        concurrency=concurrency,
-        batch_size=max((len(step.members) for step in passes[0].run.steps), default=None),
-        input_tokens=asked.input_tokens,
-        output_tokens=asked.output_tokens,
-        num_requests=number,
-        prompts=f"{passages.description}, cut to {asked.input_tokens} tokens, seed {asked.seed}",
+    job.progress.enter("probing the machine")
+    machine = subject.elsewhere or _machine(job, subject, session, own)
+    carrier = Carrier(asked, session, architecture, _passages(job), meter, job.progress)
+    levels = tuple(carrier.measure(level) for level in levels_of(asked))
+    accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
+    storage = session.storage(architecture)
+    return Measured(machine, levels, accuracy, session.describe(), session.weights_bytes(), storage)
+
+
+def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | None) -> MeasuredMachine:
+    record, machine = session.describe(), detect_machine()
+    first = "cpu" if machine.devices[0].device_id == CPU_PROBED else "cuda:0"
+    probe = probe_machine(str(record.arguments.get("device", first)), job.settings.home)
+    ranks = record.tensor_parallel * record.pipeline_parallel * record.data_parallel
+    return identify_machine(
+        machine, probe, asked=job.submission.hardware, own=own, num_devices=subject.num_devices or ranks
     )
-    return LevelResult(load, requests, tuple(passes), tuple(traces))
+
+
+def _with_arguments(record: EngineRecord, arguments: tuple[str, ...]) -> EngineRecord:
+    if not arguments:
+        return record
+    return record.model_copy(update={"arguments": {**record.arguments, "given_arguments": list(arguments)}})
 
 
 def _passages(job: Job) -> Passages:
-    tasks = job.submission.tasks
-    return solved_problems(tasks[0], _local_problems(job, tasks[0])) if tasks else worked_examples()
+    source = job.prompts_from or next(iter(job.submission.tasks), None)
+    return solved_problems(source, _local_problems(job, source)) if source else worked_examples()
 
 
 def _local_problems(job: Job, task: str) -> Path | None:
@@ -211,24 +218,26 @@ def _accuracy(job: Job, session: Session, task: str) -> AccuracyRecord:
     return record
 
 
-def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: float) -> ModelRecord:
+def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: float | None) -> ModelRecord:
     parameters = architecture.parameters()
     parts = parameters.as_dict()
     return ModelRecord(
         name=files.name,
-        revision=files.revision,
+        revision=files.revision or None,
+        revision_reason=None if files.revision else "only the server holds the weights, and it does not say which",
         model_type=architecture.model_type,
         parameters_total=parameters.total,
         parameters_active=parameters.active,
         parameters_by_part={name: number for name, number in parts.items() if name not in {"total", "active"}},
         weights_bytes=weights_bytes,
+        random_weights=files.random_weights,
     )
 
 
-def _warnings(system: System, weights_bytes: float, busy: float) -> tuple[str, ...]:
+def _warnings(system: System, weights_bytes: float | None, busy: float) -> tuple[str, ...]:
     found = []
     counted = stored_bytes(system.architecture, system.storage)
-    if abs(counted - weights_bytes) > BYTES_TOLERANCE * weights_bytes:
+    if weights_bytes is not None and abs(counted - weights_bytes) > BYTES_TOLERANCE * weights_bytes:
         found.append(
             f"the accounting counts {counted:.0f} bytes of weights, the engine holds {weights_bytes:.0f}: "
             "bandwidth figures are off by as much"

@@ -43,8 +43,17 @@ def time_level(session: Session, requests: Sequence[Request], concurrency: int, 
     Raises:
         InvalidRunError: an answer is shorter than was asked for.
     """
+    return time_pass(lambda: session.run(requests, concurrency), requests, meter)
+
+
+def time_pass(carry: Callable[[], EngineRun], requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+    """The timed pass of any loop; `carry` sends the requests.
+
+    Raises:
+        InvalidRunError: an answer is shorter than was asked for.
+    """
     with meter.window() as window:
-        run = session.run(requests, concurrency)
+        run = carry()
     check_lengths(requests, run.completions)
     return TimedPass(run, window.energy)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moe_cap.errors import InvalidRunError, MissingPeakError
 from moe_cap.hardware import Device, DeviceKind, Machine, find_device, probed_device
+from moe_cap.hardware.detect import FoundDevice
 from moe_cap.hardware.own_figures import OwnFigures
 from moe_cap.measure.probe import Probe
 from moe_cap.result import HardwareRecord
@@ -29,12 +30,13 @@ class MeasuredMachine:
     Attributes:
         device: of the catalogue, or made of the probe.
         in_catalogue: whether its datasheet is known; only then there are datasheet peaks, prices and power limits.
+        probe: None for a machine that was only named.
     """
 
     machine: Machine
     device: Device
     in_catalogue: bool
-    probe: Probe
+    probe: Probe | None
     num_devices: int
 
     def peaks(self, compute_dtype: str) -> Peaks:
@@ -49,8 +51,8 @@ class MeasuredMachine:
             compute_dtype=compute_dtype,
             datasheet_bytes_per_s=self.device.peak_bytes_per_s.value if self.in_catalogue else None,
             datasheet_flops_per_s=datasheet_flops_per_s,
-            measured_bytes_per_s=self.probe.copy_bytes_per_s,
-            measured_flops_per_s=self.probe.gemm_flops_per_s.get(compute_dtype),
+            measured_bytes_per_s=self.probe.copy_bytes_per_s if self.probe else None,
+            measured_flops_per_s=self.probe.gemm_flops_per_s.get(compute_dtype) if self.probe else None,
         )
 
     def record(self, compute_dtype: str) -> HardwareRecord:
@@ -71,12 +73,12 @@ class MeasuredMachine:
             measured_peak_bytes_per_s=peaks.measured_bytes_per_s,
             measured_peak_flops_per_s=peaks.measured_flops_per_s,
             peak_dtype=compute_dtype,
-            probe=self.probe.as_json(),
+            probe=self.probe.as_json() if self.probe else {},
         )
 
 
 def identify_machine(
-    machine: Machine, probe: Probe, *, asked: str | None, own: OwnFigures | None = None
+    machine: Machine, probe: Probe, *, asked: str | None, own: OwnFigures | None = None, num_devices: int = 1
 ) -> MeasuredMachine:
     """The device that was measured, from the catalogue where it is known.
 
@@ -85,6 +87,7 @@ def identify_machine(
         probe: of its first device.
         asked: device that the submission wants, None for any.
         own: the operator's prices and power, in place of the catalogue's.
+        num_devices: of that kind, which the engine runs on.
 
     Raises:
         InvalidRunError: this machine has another device than was asked for.
@@ -94,10 +97,22 @@ def identify_machine(
     device = find_device(found.device_id or "") if in_catalogue else _from_probe(machine, probe)
     if own is not None:
         device = own.onto(device)
-    known = MeasuredMachine(machine, device, in_catalogue=in_catalogue, probe=probe, num_devices=1)
+    known = MeasuredMachine(machine, device, in_catalogue=in_catalogue, probe=probe, num_devices=num_devices)
     if asked is not None and asked != known.device.id:
         raise InvalidRunError(f"{asked} was asked for, this machine has {known.device.id} ({found.name})")
     return known
+
+
+def name_machine(device_id: str, num_devices: int, own: OwnFigures | None = None) -> MeasuredMachine:
+    """A machine that cannot be looked at from here: what its owner says it is, with the catalogue's peaks.
+
+    Raises:
+        UnknownHardwareError: no device of this id.
+    """
+    device = find_device(device_id)
+    found = FoundDevice(device.id, None, device.vendor, device.name, None, None, None)
+    machine = Machine((found,), None, None, None, None, None, None, os="", architecture="")
+    return MeasuredMachine(machine, own.onto(device) if own else device, True, None, num_devices)
 
 
 def _from_probe(machine: Machine, probe: Probe) -> Device:

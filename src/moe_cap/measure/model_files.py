@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from huggingface_hub.errors import (
 from moe_cap.errors import EngineStartError, SubmissionError
 from moe_cap.submission import Submission
 
+RANDOM_WEIGHTS = "moe_cap.random_weights"
+"""Metadata of safetensors files that were drawn and not trained; a result marks them as performance only."""
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 """What is taken from a Hub repository: weights, configuration, tokenizer; neither code nor pickles."""
 
@@ -46,6 +49,11 @@ class ModelFiles:
         """Bytes of all weight files."""
         return sum(path.stat().st_size for path in self.weights)
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights say of themselves that they carry no knowledge."""
+        return bool(self.weights) and RANDOM_WEIGHTS in _read_header(self.weights[0]).get("__metadata__", {})
+
 
 def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
     """Locate the model of a submission, from the Hub if need be.
@@ -68,9 +76,27 @@ def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
     return ModelFiles(files.name, _fingerprint(files), files.folder, files.config, files.weights)
 
 
-def _fetch(model: str, revision: str | None, token: str | None) -> Path:
+def find_description(submission: Submission, token: str | None = None) -> ModelFiles:
+    """Configuration and tokenizer alone, for a model whose weights only a server holds.
+
+    A Hub model keeps its commit; a folder has no revision then: which weights the server took is not known from here.
+
+    Raises:
+        SubmissionError: there is no such model, or no configuration of it.
+        EngineStartError: the Hub cannot be reached.
+    """
+    if not submission.is_folder:
+        folder = _fetch(submission.model, submission.revision, token, WANTED[1:])
+        return ModelFiles(submission.model, folder.name, folder, _read_config(submission.model, folder), ())
+    if not submission.folder.is_dir():
+        raise SubmissionError(f"there is no folder {submission.model}", field="model")
+    folder = submission.folder.resolve()
+    return ModelFiles(folder.name, "", submission.folder, _read_config(folder.name, folder), ())
+
+
+def _fetch(model: str, revision: str | None, token: str | None, wanted: Sequence[str] = WANTED) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED), token=token or False))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(wanted), token=token or False))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise SubmissionError(
             f"the Hub has no model {model} at {revision or 'its default branch'}", field="model"
@@ -80,17 +106,22 @@ def _fetch(model: str, revision: str | None, token: str | None) -> Path:
 
 
 def _check(name: str, revision: str, folder: Path) -> ModelFiles:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise SubmissionError(f"{name} has no config.json", field="model")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SubmissionError(f"config.json of {name} is not JSON: {error}", field="model") from error
+    config = _read_config(name, folder)
     weights = _weight_files(name, folder)
     for file in weights:
         _check_whole(file)
     return ModelFiles(name, revision, folder, config, weights)
+
+
+def _read_config(name: str, folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise SubmissionError(f"{name} has no config.json", field="model")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SubmissionError(f"config.json of {name} is not JSON: {error}", field="model") from error
+    return config
 
 
 def _weight_files(name: str, folder: Path) -> tuple[Path, ...]:
@@ -105,6 +136,12 @@ def _weight_files(name: str, folder: Path) -> tuple[Path, ...]:
         what = f"lacks {', '.join(missing)}" if missing else "has no .safetensors weights (pickles are not loaded)"
         raise SubmissionError(f"{name} {what}", field="model")
     return files
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return header
 
 
 def _check_whole(path: Path) -> None:

@@ -89,6 +89,7 @@ def raw_requests(level: LevelResult) -> tuple[RawRequest, ...]:
             ended_s=done.ended_s - origin_s,
             input_tokens=prompts[done.request_id],
             output_tokens=len(done.tokens),
+            intended_s=None if done.intended_s is None else done.intended_s - origin_s,
             error=done.error,
             repeat=repeat,
         )
@@ -176,9 +177,11 @@ def _invalid(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
     return broken_rules(quantities) + ((f"{failed:.0f} requests failed",) if failed else ())
 
 
-def _by_layer(steps: Sequence[Step]) -> tuple[float, ...]:
-    """Mean distinct experts of each MoE layer over the decode steps."""
+def _by_layer(steps: Sequence[Step]) -> tuple[float, ...] | None:
+    """Mean distinct experts of each MoE layer over the decode steps; None where the engine tells no steps."""
     decode = [step.activated_experts for step in steps if step.kind is StepKind.DECODE and step.activated_experts]
+    if not decode:
+        return None
     return tuple(float(mean) for mean in np.mean(np.asarray(decode), axis=0))
 
 

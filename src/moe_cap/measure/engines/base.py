@@ -82,6 +82,7 @@ class Completion:
 
     Attributes:
         token_s: arrival of each output token.
+        intended_s: when the schedule of an open loop wanted it sent.
         error: what went wrong; the tokens that came before it stay.
     """
 
@@ -91,6 +92,7 @@ class Completion:
     token_s: tuple[float, ...]
     ended_s: float
     error: str | None = None
+    intended_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +195,8 @@ class Session(Protocol):
     def storage(self, architecture: Architecture) -> StoragePlan:
         """How exactly the weights and the cache are stored, for the byte accounts."""
 
-    def weights_bytes(self) -> float:
-        """Bytes of all weights as they are stored for this run."""
+    def weights_bytes(self) -> float | None:
+        """Bytes of all weights as they are stored for this run; None where neither the engine nor a file tells."""
 
     def warm_up(self, requests: Sequence[Request], concurrency: int) -> None:
         """Run requests of the load's shape, so that nothing is compiled or allocated in the timed pass."""

@@ -36,6 +36,7 @@ from moe_cap.measure.load import (
     Limits,
     LoadPlan,
     LoadRun,
+    OpenLoop,
     Prompt,
     RequestEvents,
     Rules,
@@ -216,9 +217,9 @@ class EndpointSession:
         """As the precision that we were told stores this architecture."""
         return storage_of(architecture, self._spec.precision)
 
-    def weights_bytes(self) -> float:
-        """Of the model's files: the server does not tell how it keeps them."""
-        return float(self._spec.files.weights_bytes)
+    def weights_bytes(self) -> float | None:
+        """Of the model's files, if they are here: the server does not tell how it keeps them."""
+        return float(self._spec.files.weights_bytes) if self._spec.files.weights else None
 
     def warm_up(self, requests: Sequence[Request], concurrency: int) -> None:
         """Requests of the load's shape."""
@@ -230,24 +231,30 @@ class EndpointSession:
         Raises:
             ServerError: more requests failed than the rules bear.
         """
+        return self._load(requests, ClosedLoop(concurrency))
+
+    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
         prompts = [Prompt(request.prompt, request.output_tokens, len(request.prompt)) for request in requests]
-        plan = LoadPlan(
-            self._target, prompts, ClosedLoop(concurrency), limits=self._engine.limits, rules=self._engine.rules
-        )
-        return run_load(plan)
+        return run_load(LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules))
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
         """The timed pass: a closed loop, from outside."""
-        run = self.load(requests, concurrency).require_valid()
+        return self._engine_run(requests, self.load(requests, concurrency))
+
+    def run_arrivals(self, requests: Sequence[Request], arrivals: OpenLoop) -> EngineRun:
+        """The timed pass of an open loop; see `moe_cap.measure.levels.OpenLoopSession`."""
+        return self._engine_run(requests, self._load(requests, arrivals))
+
+    def _engine_run(self, requests: Sequence[Request], run: LoadRun) -> EngineRun:
+        run.require_valid()
         completions = tuple(
-            self._completion(request, events, run.started_s)
-            for request, events in zip(requests, run.requests, strict=True)
+            self._completion(request, events, run) for request, events in zip(requests, run.requests, strict=True)
         )
         ended_s = max(completion.ended_s for completion in completions)
         return EngineRun(completions, (), run.started_s, ended_s)
 
-    def _completion(self, request: Request, events: RequestEvents, started_s: float) -> Completion:
-        failed = events.failure is not None
+    def _completion(self, request: Request, events: RequestEvents, run: LoadRun) -> Completion:
+        failed, started_s = events.failure is not None, run.started_s
         tokens = (events.token_ids or ()) if failed else self._tokens(request, events)
         return Completion(
             request_id=request.id,
@@ -256,6 +263,7 @@ class EndpointSession:
             token_s=tuple(started_s + at_s for at_s in events.token_s),
             ended_s=started_s + events.ended_s,
             error=str(events.failure) if failed else None,
+            intended_s=started_s + events.intended_s if run.arrivals.concurrency is None else None,
         )
 
     def _tokens(self, request: Request, events: RequestEvents) -> tuple[int, ...]:
@@ -271,7 +279,9 @@ class EndpointSession:
         return tokens
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
-        """The same tokens through the transformers engine, from the same files, on this machine."""
+        """The same tokens through the transformers engine, from the same files, on this machine; () without weights."""
+        if not self._spec.files.weights:
+            return ()
         if self._replayer is None:
             transformers = load_engine("transformers")
             self._replayer = transformers.start(transformers.launch_spec(self._spec.files, REPLAY_PRECISION), self._log)

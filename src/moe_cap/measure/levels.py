@@ -1,0 +1,230 @@
+"""The loads of a submission, one per point: closed loops of some concurrency, or open loops of some rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from moe_cap.architecture import Architecture
+from moe_cap.errors import SubmissionError
+from moe_cap.measure.engines.base import EngineRun, Request, Session
+from moe_cap.measure.level import TimedPass, time_level, time_pass, trace_repeats
+from moe_cap.measure.load.schedule import OpenLoop, constant, gamma, poisson, replay
+from moe_cap.measure.lock_step import REQUESTS_PER_LEVEL, requests_for
+from moe_cap.measure.points import LevelResult
+from moe_cap.measure.power import PowerMeter
+from moe_cap.measure.progress import Progress
+from moe_cap.measure.prompts import Passages, build_requests
+from moe_cap.result import Load
+from moe_cap.submission import Arrivals, Submission
+
+TOGETHER = 8
+"""Requests of an open loop that warm up, or are traced, at once: it has no concurrency of its own."""
+
+
+@runtime_checkable
+class OpenLoopSession(Protocol):
+    """A session that can be sent requests by the clock: one behind a server."""
+
+    def run_arrivals(self, requests: Sequence[Request], arrivals: OpenLoop) -> EngineRun:
+        """The timed pass of an open loop; as `Session.run`."""
+
+
+class Level(Protocol):
+    """One load.
+
+    Attributes:
+        name: as it stands in the stages of a run.
+        key: what its prompts are drawn by, beside the seed.
+        number: requests of one repetition.
+        together: requests that warm up, and are traced, at once.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def number(self) -> int: ...  # noqa: D102
+    @property
+    def together(self) -> int: ...  # noqa: D102
+
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+        """The timed pass."""
+
+    def told(self) -> Mapping[str, Any]:
+        """What the result's `Load` says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLevel:
+    """So many requests in flight."""
+
+    concurrency: int
+    number: int
+
+    @property
+    def name(self) -> str:
+        """As the stages call it."""
+        return f"batch {self.concurrency}"
+
+    @property
+    def key(self) -> str:
+        """Each concurrency has prompts of its own."""
+        return str(self.concurrency)
+
+    @property
+    def together(self) -> int:
+        """The concurrency itself."""
+        return self.concurrency
+
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+        """A closed loop."""
+        return time_level(session, requests, self.concurrency, meter)
+
+    def told(self) -> Mapping[str, Any]:
+        """Kind and concurrency."""
+        return {"kind": "closed_loop", "concurrency": self.concurrency}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLevel:
+    """One request at each of the loop's times."""
+
+    process: str
+    loop: OpenLoop
+
+    @property
+    def name(self) -> str:
+        """As the stages call it."""
+        rate = self.loop.rate_per_s
+        return f"{self.process} arrivals" if rate is None else f"{self.process} arrivals, {rate:.3g} a second"
+
+    @property
+    def key(self) -> str:
+        """The first and the last arrival tell schedules apart."""
+        return f"{self.process}-{self.loop.arrivals_s[-1]:.9g}"
+
+    @property
+    def number(self) -> int:
+        """One for each arrival."""
+        return len(self.loop.arrivals_s)
+
+    @property
+    def together(self) -> int:
+        """A few."""
+        return min(TOGETHER, self.number)
+
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+        """An open loop.
+
+        Raises:
+            SubmissionError: this engine runs whole batches.
+        """
+        if not isinstance(session, OpenLoopSession):
+            raise SubmissionError(
+                "this engine runs whole batches and has no clock to send by: ask for concurrency, or for a server",
+                field="arrivals",
+            )
+        return time_pass(lambda: session.run_arrivals(requests, self.loop), requests, meter)
+
+    def told(self) -> Mapping[str, Any]:
+        """Kind and the rate that was really asked for, the mean over its arrivals."""
+        return {"kind": "open_loop", "request_rate_per_s": self.loop.rate_per_s}
+
+
+def levels_of(asked: Submission) -> tuple[Level, ...]:
+    """Every load of a submission, in order."""
+    if asked.arrivals is None:
+        return tuple(ClosedLevel(level, requests_for(level, asked.num_requests)) for level in asked.concurrency)
+    return tuple(OpenLevel(asked.arrivals.process, loop) for loop in open_loops(asked.arrivals, asked))
+
+
+def open_loops(arrivals: Arrivals, asked: Submission) -> tuple[OpenLoop, ...]:
+    """A schedule for each rate, drawn from the submission's seed; or the trace."""
+    count = asked.num_requests or REQUESTS_PER_LEVEL
+    draw: dict[str, Callable[[float], OpenLoop]] = {
+        "constant": lambda rate: constant(rate, count),
+        "poisson": lambda rate: poisson(rate, count, np.random.default_rng(asked.seed)),
+        "gamma": lambda rate: gamma(rate, arrivals.burstiness, count, np.random.default_rng(asked.seed)),
+    }
+    if arrivals.process not in draw:
+        return (replay(arrivals.times_s),)
+    return tuple(draw[arrivals.process](rate) for rate in arrivals.rates_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """What every level of a run is measured with."""
+
+    asked: Submission
+    session: Session
+    architecture: Architecture
+    passages: Passages
+    meter: PowerMeter
+    progress: Progress
+
+    def measure(self, level: Level) -> LevelResult:
+        """Warm up, time every repetition, then learn where the tokens went.
+
+        Raises:
+            MeasurementError: it could not be measured this time.
+        """
+        asked, session = self.asked, self.session
+        self.progress.enter(f"warm-up {level.name}")
+        session.warm_up(self._requests(f"warm-{level.key}", level.together), level.together)
+        requests = self._requests(f"level-{level.key}", level.number)
+        passes = []
+        for repeat in range(asked.repeats):
+            self.progress.enter(timing_stage(level, repeat, asked.repeats))
+            passes.append(level.time(session, requests, self.meter))
+        self.progress.enter(f"routing {level.name}")
+        report = self.progress.within
+        traces = trace_repeats(session, requests, passes, level.together, self.architecture, report)
+        load = Load(
+            **level.told(),
+            batch_size=max((len(step.members) for step in passes[0].run.steps), default=None),
+            input_tokens=asked.input_tokens,
+            output_tokens=asked.output_tokens,
+            num_requests=level.number,
+            prompts=f"{self.passages.description}, cut to {asked.input_tokens} tokens, seed {asked.seed}",
+        )
+        return LevelResult(load, requests, tuple(passes), tuple(traces))
+
+    def _requests(self, name: str, number: int) -> tuple[Request, ...]:
+        asked = self.asked
+        return build_requests(
+            self.passages,
+            self.session.tokenizer,
+            name=name,
+            number=number,
+            input_tokens=asked.input_tokens,
+            output_tokens=asked.output_tokens,
+            seed=asked.seed,
+        )
+
+
+def timing_stage(level: Level, repeat: int, repeats: int) -> str:
+    """The name of one timed repetition."""
+    return f"timing {level.name} ({repeat + 1}/{repeats})"
+
+
+def stage_weights(asked: Submission) -> dict[str, float]:
+    """Rough seconds of each stage of a small model; only their ratios matter."""
+    weights = {
+        "looking at the model": 1.0,
+        "reading idle power": 1.0,
+        "loading": 3.0,
+        "probing the machine": 3.0,
+        "writing": 1.0,
+    }
+    for level in levels_of(asked):
+        batch_s = (asked.input_tokens * level.together / 2000 + asked.output_tokens * (1 + level.together / 16)) / 100
+        number = level.number // level.together
+        weights[f"warm-up {level.name}"] = batch_s
+        weights |= {timing_stage(level, repeat, asked.repeats): number * batch_s for repeat in range(asked.repeats)}
+        weights[f"routing {level.name}"] = 1.5 * number * batch_s
+    return weights | {f"accuracy {task}": 0.03 * (asked.accuracy_limit or 300) for task in asked.tasks}
