@@ -106,6 +106,7 @@ class Architecture:
         encoder: what runs once over the source of an encoder-decoder model, up to the keys and values that the decoder
             attends to; it looks tokens up in the decoder's embedding. A pass of it is a step of its own.
         mtp: multi-token-prediction layers, counted apart and off by default.
+        mtp_unread: as many the config names, but nobody has written down how they are built.
     """
 
     model_type: str
@@ -119,6 +120,7 @@ class Architecture:
     other: tuple[Weight, ...] = ()
     encoder: Architecture | None = None
     mtp: tuple[Layer, ...] = ()
+    mtp_unread: int = 0
 
     @property
     def num_layers(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ FAMILIES: dict[str, Reader] = {
     "zaya": zaya.read,
 }
 
+MTP_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules", "mtp_num_hidden_layers")
+
 
 def parse_config(config: Mapping[str, Any]) -> Architecture:
     """The exact structure behind a config.json.
@@ -179,7 +182,14 @@ def parse_config(config: Mapping[str, Any]) -> Architecture:
             " moe_cap/architecture/registry.py, or count it from the model itself with `moe-cap describe --introspect`",
             key="model_type",
         )
-    return reader(Config(config))
+    arch = reader(Config(config))
+    return arch if arch.mtp else replace(arch, mtp_unread=_named_mtp(Config(config)))
+
+
+def _named_mtp(config: Config) -> int:
+    """Multi-token-prediction layers that a config or the language model's part of it names."""
+    nested = [config.section(key) for key in ("text_config", "language_config", "llm_config") if config.has(key)]
+    return max(section.count(*MTP_KEYS, default=0) for section in (config, *nested))
 
 
 def read_config(path: str | Path) -> Architecture:

@@ -42,13 +42,17 @@ def run(
         _print(document)
 
 
+MTP_UNREAD = "the config names MTP layers, but no written source says how this family builds them"
+
+
 def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
     """Everything that follows from the config alone; sizes in bytes, counts as integers."""
     return {
         "model_type": arch.model_type,
         "parameters": arch.parameters().as_dict(),
         "encoder_parameters": arch.encoder_parameters(),
-        "mtp_parameters": arch.mtp_parameters().total,
+        "mtp_parameters": None if arch.mtp_unread else arch.mtp_parameters().total,
+        "mtp_note": MTP_UNREAD if arch.mtp_unread else None,
         "num_layers": arch.num_layers,
         "num_moe_layers": len(arch.moe_layers),
         "num_experts": arch.num_experts,

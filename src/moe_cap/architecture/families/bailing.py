@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from moe_cap.architecture.blocks import SELF_ATTENTION, latent_attention
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.families.deepseek import deepseek_decoder, deepseek_moe
+from moe_cap.architecture.families.deepseek import deepseek_decoder, deepseek_moe, mtp_layers
 from moe_cap.architecture.families.kimi_linear import delta_attention
 from moe_cap.architecture.mixers import Mixer
 from moe_cap.architecture.model import Architecture
@@ -14,7 +14,10 @@ from moe_cap.architecture.weights import linear, vector
 
 
 def read(config: Config) -> Architecture:
-    """Forget gate and output gate are full matrices here; latent attention has one gate per head."""
+    """Forget gate and output gate are full matrices here; latent attention has one gate per head.
+
+    MTP layers have latent attention (vllm/model_executor/models/bailing_moe_v3_mtp.py).
+    """
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     heads, head_dim = config.size("num_attention_heads"), config.size("head_dim", default=128)
     width, prefix = heads * head_dim, f"{SELF_ATTENTION}.forget_gate"
@@ -35,4 +38,5 @@ def read(config: Config) -> Architecture:
     default = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(number)]
     kinds = config.layer_types(number, ("full_attention", "linear_attention"), default=default)
     moe = deepseek_moe(config)
-    return deepseek_decoder(config, lambda i: mixers[kinds[i]], moe, model_type="bailing_hybrid")
+    arch = deepseek_decoder(config, lambda i: mixers[kinds[i]], moe, model_type="bailing_hybrid")
+    return replace(arch, mtp=mtp_layers(config, mixers["full_attention"], moe, default=1))

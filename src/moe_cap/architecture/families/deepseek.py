@@ -17,7 +17,7 @@ from moe_cap.architecture.blocks import (
     top_k_of,
 )
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.feed_forward import MoeFfn
+from moe_cap.architecture.feed_forward import FeedForward, MoeFfn
 from moe_cap.architecture.mixers import Indexer, LatentAttention, Mixer
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.reach import Selected
@@ -45,13 +45,14 @@ def deepseek_moe(config: Config, *, corrected: bool = True, mlp_bias: bool = Fal
     return gated_moe(hidden_size, expert_size, num_experts, top_k, router=router, shared=shared)
 
 
-def mtp_layers(config: Config, mixer: Mixer, moe: MoeFfn) -> tuple[Layer, ...]:
+def mtp_layers(config: Config, mixer: Mixer, moe: FeedForward, *, default: int = 0) -> tuple[Layer, ...]:
     """The multi-token-prediction layers (DeepSeek-V3, 2.2): a whole layer behind a projection of [hidden; embedding].
 
-    Embedding and output head are the main model's own, so they are not counted again.
+    Embedding and output head are the main model's own, so they are not counted again. Neither are hyper-connections:
+    families that have them leave them out here (vllm/models/glm5next/common/mtp.py, hy_v4/nvidia/mtp.py).
     """
-    hidden_size = config.size("hidden_size")
-    first, number = config.num_layers("num_hidden_layers"), config.count("num_nextn_predict_layers", default=0)
+    hidden_size, first = config.size("hidden_size"), config.num_layers("num_hidden_layers")
+    number = config.count("num_nextn_predict_layers", "num_mtp_layers", default=default)
     joins = (
         *linear("eh_proj", hidden_size, 2 * hidden_size),
         *norm("enorm", hidden_size),

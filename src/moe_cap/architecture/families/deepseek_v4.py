@@ -23,9 +23,13 @@ def _layer_types(config: Config, number: int) -> tuple[str, ...]:
     if ratios is not None:
         if len(ratios) < number:
             raise config.complain("compress_ratios", f"{len(ratios)} entries: expected one for each of {number} layers")
-        return tuple(SLIDING if not ratio else SPARSE if ratio < 32 else HEAVY for ratio in ratios[:number])
+        return tuple(map(_kind_of, ratios[:number]))
     default = [HEAVY if i < 2 or i % 2 == 0 else SPARSE for i in range(number)]
     return config.layer_types(number, (SLIDING, SPARSE, HEAVY), default=default)
+
+
+def _kind_of(ratio: int) -> str:
+    return SLIDING if not ratio else SPARSE if ratio < 32 else HEAVY
 
 
 def _rates(config: Config) -> dict[str, int]:
@@ -136,8 +140,28 @@ def _hash_layers(config: Config, number: int) -> int:
     return kinds.count("hash_moe") if kinds else config.count("num_hash_layers", default=3)
 
 
+def _mtp(config: Config, number: int, moe: MoeFfn) -> tuple[Layer, ...]:
+    """A whole layer, behind a matrix for the embedding and one for the streams (vllm/models/deepseek_v4/nvidia/mtp.py).
+
+    Each merges the streams with a head of its own.
+    """
+    hidden_size, ratios = config.size("hidden_size"), config.items("compress_ratios", kind=int) or ()
+    layers = config.count("num_nextn_predict_layers", default=0)
+    kinds = [_kind_of(ratio) for ratio in ratios[number : number + layers]] or [SLIDING] * layers
+    joins = (
+        *linear("e_proj", hidden_size, hidden_size),
+        *linear("h_proj", hidden_size, hidden_size),
+        *norm("enorm", hidden_size),
+        *norm("hnorm", hidden_size),
+        *norm("shared_head.norm", hidden_size),
+    )
+    other = (*joins, *hyper_connections(config), *hyper_head(config))
+    norms = pre_norms(hidden_size)
+    return tuple(Layer(f"mtp.{i}", _attention(config, kind), moe, norms, other) for i, kind in enumerate(kinds))
+
+
 def read(config: Config) -> Architecture:
-    """V4 Flash and Pro. The weights of its MTP layers are not counted."""
+    """V4 Flash and Pro."""
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     kinds, hashed = _layer_types(config, number), _hash_layers(config, number)
     mixers = {kind: _attention(config, kind) for kind in set(kinds)}
@@ -147,4 +171,5 @@ def read(config: Config) -> Architecture:
     def layer(index: int, path: str) -> Layer:
         return Layer(path, mixers[kinds[index]], looked_up if index < hashed else scored, norms, hyper)
 
-    return decoder(config, layer, model_type="deepseek_v4", other=hyper_head(config))
+    other, mtp = hyper_head(config), _mtp(config, number, scored)
+    return decoder(config, layer, model_type="deepseek_v4", other=other, mtp=mtp)

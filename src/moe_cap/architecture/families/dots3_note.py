@@ -13,7 +13,8 @@ from moe_cap.architecture.blocks import (
     top_k_of,
 )
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.families.deepseek import corrected_router, lightning_indexer
+from moe_cap.architecture.families.deepseek import corrected_router, lightning_indexer, mtp_layers
+from moe_cap.architecture.feed_forward import DenseFfn
 from moe_cap.architecture.mixers import LatentAttention
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.reach import Full, Reach, Selected, Window
@@ -78,6 +79,15 @@ def _layer_types(config: Config, number: int) -> tuple[str, ...]:
     return tuple(kind if kind == SLIDING else seen for kind in kinds)
 
 
+def _mtp(config: Config, number: int, dense: DenseFfn) -> tuple[Layer, ...]:
+    """MTP layers are dense; entries of `layer_types` past the decoder are theirs (vllm/models/dots3_note/nvidia)."""
+    named = config.items("layer_types", kind=str) or ()
+    kind = named[number] if len(named) > number else INDEXED
+    if kind == FULL:
+        kind = INDEXED if config.flag("use_dsa", default=True) else FULL
+    return mtp_layers(config, _attention(config, kind), dense)
+
+
 def _read(config: Config, *, model_type: str, prefix: str) -> Architecture:
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     if config.has("per_layer_config"):
@@ -102,11 +112,12 @@ def _read(config: Config, *, model_type: str, prefix: str) -> Architecture:
         lambda i, path: Layer(path, mixers[kinds[i]], moe if sparse[i] else dense, norms),
         model_type=model_type,
         prefix=prefix,
+        mtp=_mtp(config, number, dense),
     )
 
 
 def read_text(config: Config) -> Architecture:
-    """The language model on its own. The weights of its MTP layers are not counted."""
+    """The language model on its own."""
     return _read(config, model_type="dots3_note_text", prefix="model")
 
 

@@ -14,7 +14,7 @@ from moe_cap.architecture.blocks import (
     text_section,
 )
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.families.deepseek import deepseek_moe, lightning_indexer, without_indexer
+from moe_cap.architecture.families.deepseek import deepseek_moe, lightning_indexer, mtp_layers, without_indexer
 from moe_cap.architecture.families.deepseek_v4 import hyper_connections
 from moe_cap.architecture.families.glm import indexer_types
 from moe_cap.architecture.families.kimi_linear import delta_attention, delta_gates, kda_sizes
@@ -40,7 +40,10 @@ def _attention(config: Config) -> LatentAttention:
 
 
 def read(config: Config) -> Architecture:
-    """The language model of the multimodal one; vision tower and MTP layers are not counted."""
+    """The language model of the multimodal one; the vision tower is not counted.
+
+    MTP layers always run an indexer and have no hyper-connections (vllm/models/glm5next/common/mtp.py).
+    """
     text = text_section(config)
     hidden_size, number = text.size("hidden_size"), text.num_layers("num_hidden_layers")
     default = [LINEAR if i % 4 != 3 else INDEXED for i in range(number)]
@@ -63,4 +66,5 @@ def read(config: Config) -> Architecture:
         lambda i, path: Layer(path, mixer(i), moe if sparse[i] else dense, norms, hyper),
         model_type="glm5_next",
         prefix="model.language_model",
+        mtp=mtp_layers(text, own, moe),
     )

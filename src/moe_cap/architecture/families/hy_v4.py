@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from moe_cap.architecture.blocks import SELF_ATTENTION, decoder, dense_ffn, pre_norms, sparse_layers
 from moe_cap.architecture.config import Config
-from moe_cap.architecture.families.deepseek import deepseek_moe, sparse_latent_attention, without_indexer
+from moe_cap.architecture.families.deepseek import deepseek_moe, mtp_layers, sparse_latent_attention, without_indexer
 from moe_cap.architecture.families.deepseek_v4 import hyper_head
 from moe_cap.architecture.mixers import LatentAttention
 from moe_cap.architecture.model import Architecture, Layer
@@ -34,7 +34,10 @@ def _hyper_connections(config: Config) -> tuple[Weight, ...]:
 
 
 def read(config: Config) -> Architecture:
-    """Layer 0 and every fourth from 1 on run an indexer. The weights of its MTP layers are not counted."""
+    """Layer 0 and every fourth from 1 on run an indexer; MTP layers do, without hyper-connections.
+
+    A checkpoint holds one MTP layer less than the config names, but for the last one (vllm/models/hy_v4/nvidia/mtp.py).
+    """
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     default = tuple("full" if i == 0 or i % 4 == 1 else "shared" for i in range(number))
     indexers = config.items("indexer_types", kind=str, length=number) or default
@@ -47,4 +50,5 @@ def read(config: Config) -> Architecture:
         mixer = full if indexers[index] == "full" else reuses
         return Layer(path, mixer, moe if sparse[index] else dense, norms, hyper)
 
-    return decoder(config, layer, model_type="hy_v4", other=hyper_head(config))
+    named = mtp_layers(config, full, moe)
+    return decoder(config, layer, model_type="hy_v4", other=hyper_head(config), mtp=named[:-1] or named)

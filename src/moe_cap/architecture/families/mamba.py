@@ -89,18 +89,41 @@ PATTERN = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}
 LEGACY = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
-def _nemotron_kinds(config: Config) -> tuple[str, ...]:
-    if config.has("hybrid_override_pattern"):
-        marks = config.word("hybrid_override_pattern")
+def _nemotron_kinds(config: Config, pattern: str, *lists: str) -> tuple[str, ...]:
+    """What each layer is, from a word of marks or else from a list."""
+    if config.has(pattern):
+        marks = config.word(pattern)
         unknown = set(marks) - set(PATTERN)
         if unknown:
-            raise config.complain("hybrid_override_pattern", f"{sorted(unknown)} are none of {sorted(PATTERN)}")
+            raise config.complain(pattern, f"{sorted(unknown)} are none of {sorted(PATTERN)}")
         return tuple(PATTERN[mark] for mark in marks)
-    listed = config.items("layers_block_type", "layer_types", kind=str) or ()
+    listed = config.items(*lists, kind=str) or ()
     kinds = tuple(LEGACY.get(kind, kind) for kind in listed)
     if not kinds or set(kinds) - set(PATTERN.values()):
-        raise config.complain("layers_block_type", f"expected a list of {', '.join(PATTERN.values())}")
+        raise config.complain(lists[0], f"expected a list of {', '.join(PATTERN.values())}")
     return kinds
+
+
+def _nemotron_mtp(config: Config) -> tuple[Layer, ...]:
+    """Rounds of a few layers each, the first behind a projection of [embedding; hidden], the last before a norm.
+
+    As in vllm/model_executor/models/nemotron_h_mtp.py.
+    """
+    rounds = config.count("num_nextn_predict_layers", default=0)
+    if not rounds:
+        return ()
+    hidden_size = config.size("hidden_size")
+    kinds = _nemotron_kinds(config, "mtp_hybrid_override_pattern", "mtp_layers_block_type")
+    joins = (*linear("eh_proj", hidden_size, 2 * hidden_size), *norm("enorm", hidden_size), *norm("hnorm", hidden_size))
+    blocks = {kind: (_nemotron_mixer(config, kind), _nemotron_ffn(config, kind)) for kind in set(kinds)}
+
+    def layer(index: int) -> Layer:
+        step = index % len(kinds)
+        last = norm("final_layernorm", hidden_size) if step == len(kinds) - 1 else ()
+        other = (*(joins if step == 0 else ()), *last)
+        return Layer(f"mtp.layers.{index}", *blocks[kinds[step]], norm("norm", hidden_size), other)
+
+    return tuple(map(layer, range(rounds * len(kinds))))
 
 
 def _nemotron_moe(config: Config) -> MoeFfn:
@@ -167,8 +190,9 @@ def _nemotron_ffn(config: Config, kind: str) -> FeedForward:
 
 
 def read_nemotron_h(config: Config) -> Architecture:
-    """Nemotron-H, Nemotron 3: every layer either mixes tokens or is a feed-forward, with one norm; no MTP."""
-    hidden_size, kinds = config.size("hidden_size"), _nemotron_kinds(config)
+    """Nemotron-H, Nemotron 3: every layer either mixes tokens or is a feed-forward, with one norm."""
+    hidden_size = config.size("hidden_size")
+    kinds = _nemotron_kinds(config, "hybrid_override_pattern", "layers_block_type", "layer_types")
     blocks = {kind: (_nemotron_mixer(config, kind), _nemotron_ffn(config, kind)) for kind in set(kinds)}
     norms = norm("norm", hidden_size)
     return decoder(
@@ -178,4 +202,5 @@ def read_nemotron_h(config: Config) -> Architecture:
         num_layers=len(kinds),
         norms=norm("backbone.norm_f", hidden_size),
         prefix="backbone",
+        mtp=_nemotron_mtp(config),
     )

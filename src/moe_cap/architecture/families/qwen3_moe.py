@@ -16,6 +16,8 @@ from moe_cap.architecture.blocks import (
     window_of,
 )
 from moe_cap.architecture.config import Config
+from moe_cap.architecture.families.deepseek import mtp_layers
+from moe_cap.architecture.feed_forward import MoeFfn
 from moe_cap.architecture.mixers import Attention
 from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.reach import Full, Window
@@ -54,15 +56,25 @@ def read(config: Config) -> Architecture:
     return _read(config, model_type="qwen3_moe")
 
 
+def _mellum_attention(config: Config, kind: str) -> Attention:
+    bias, head_dim = config.flag("attention_bias", default=False), config.size("head_dim", default=128)
+    return gqa_from(config, qkv_bias=bias, o_bias=bias, extra=qk_norms(head_dim), reach=window_of(config, kind))
+
+
+def _mellum_mtp(config: Config, moe: MoeFfn) -> tuple[Layer, ...]:
+    """One layer at most, which slides and is a mixture unless `mtp_layer_types` and `mtp_mlp_layer_types` differ."""
+    if not config.count("num_nextn_predict_layers", "num_mtp_layers", default=0):
+        return ()
+    kinds = config.items("mtp_layer_types", kind=str, length=1) or ("sliding_attention",)
+    ffns = config.items("mtp_mlp_layer_types", kind=str, length=1) or ("sparse",)
+    return mtp_layers(config, _mellum_attention(config, kinds[0]), moe if ffns[0] == "sparse" else dense_ffn(config))
+
+
 def read_mellum(config: Config) -> Architecture:
     """Mellum: Qwen3-MoE with windows in some layers."""
     hidden_size, number = config.size("hidden_size"), config.num_layers("num_hidden_layers")
     kinds = config.layer_types(number, ("full_attention", "sliding_attention"), default=["full_attention"] * number)
-    bias, head_dim = config.flag("attention_bias", default=False), config.size("head_dim", default=128)
-    mixers = {
-        kind: gqa_from(config, qkv_bias=bias, o_bias=bias, extra=qk_norms(head_dim), reach=window_of(config, kind))
-        for kind in set(kinds)
-    }
+    mixers = {kind: _mellum_attention(config, kind) for kind in set(kinds)}
     num_experts = config.size("num_experts", "num_local_experts")
     top_k = top_k_of(config, num_experts, "num_experts_per_tok")
     moe = gated_moe(hidden_size, config.size("moe_intermediate_size"), num_experts, top_k)
@@ -71,7 +83,7 @@ def read_mellum(config: Config) -> Architecture:
     def layer(index: int, path: str) -> Layer:
         return Layer(path, mixers[kinds[index]], moe if sparse[index] else dense_ffn(config), norms)
 
-    return decoder(config, layer, model_type="mellum")
+    return decoder(config, layer, model_type="mellum", mtp=_mellum_mtp(config, moe))
 
 
 def read_vl(config: Config) -> Architecture:
