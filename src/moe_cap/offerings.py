@@ -66,6 +66,12 @@ ENGINES: dict[str, EngineOffer] = {
             libraries=("torch", "transformers", "accelerate"),
         ),
         EngineOffer(
+            "vllm", "vLLM", "moe_cap.measure.engines.vllm",
+            ("fp32", "bf16"),
+            "Recorded by vLLM itself in a second pass over the same tokens, as one prompt each.",
+            "Streaming client, closed loop, against its stock server in a process of its own.",
+        ),
+        EngineOffer(
             "fake", "Fake (tests)", "moe_cap.measure.engines.fake",
             ("fp32", "bf16", "int8", "int4"),
             "A fixed rule of token and layer.",

@@ -12,13 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
+from math import prod
 from pathlib import Path
+
+from safetensors import safe_open
 
 from moe_cap.errors import EngineStartError, ServerError, SubmissionError
 from moe_cap.measure.engines.base import (
     Capabilities,
+    Continuation,
     LaunchSpec,
     Request,
+    Score,
     Tokenizer,
 )
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine, EndpointSession
@@ -37,6 +42,15 @@ def package_version(home: Path, *names: str) -> str | None:
     places = [str(place) for place in home.glob("lib/python3*/site-packages")]
     found = {each.metadata["Name"]: each.version for each in distributions(path=places)}
     return next((found[name] for name in names if name in found), None)
+
+
+def cast_bytes(files: ModelFiles, bytes_per_value: float) -> float:
+    """Bytes of a checkpoint whose every value is held in one number format, from the shapes in its files."""
+    values = 0
+    for path in files.weights:
+        with safe_open(path, "np") as tensors:
+            values += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 no mapping
+    return values * bytes_per_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +129,12 @@ class ServerEngine(ABC):
             server.stop()
             raise
 
-    def launch(self, spec: LaunchSpec, log: Path) -> Server:
-        """The server alone; raises as `start` does."""
+    def launch(self, spec: LaunchSpec, log: Path, port: int | None = None) -> Server:
+        """The server alone, on a port of its own or a given one; raises as `start` does."""
         found = self.find()
         if found is None:
             raise EngineStartError(f"{self.name} is {self.probe().reason}")
-        return start_server(self.name, spec, found.home, log, os.environ)
+        return start_server(self.name, spec, found.home, log, os.environ, port)
 
     def session(
         self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
@@ -143,13 +157,23 @@ class ServerSession(EndpointSession):
         super().__init__(endpoint, spec, server.log, attachment)
         self.engine = engine
         self.server = server
+        self._serving = spec
+        self._about = super().describe()
 
     def describe(self) -> EngineRecord:
-        """What the server says about itself, and the version that was started."""
-        told = super().describe()
-        return told.model_copy(
-            update={"name": self.engine.name, "version": told.version or self.engine.probe().version}
-        )
+        """What the timed server said about itself, and the version that was started."""
+        version = self._about.version or self.engine.probe().version
+        return self._about.model_copy(update={"name": self.engine.name, "version": version})
+
+    def serve(self, spec: LaunchSpec) -> None:
+        """Have the server run by this specification: it is started anew on its port where it ran by another.
+
+        Memory holds one server, so the timed one and a recording one take turns.
+        """
+        if spec is not self._serving:
+            self.server.stop()
+            self.server = self.engine.launch(spec, self.server.log, self.server.port)
+            self._serving = spec
 
     def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
         """Carry requests in a closed loop.
@@ -159,11 +183,22 @@ class ServerSession(EndpointSession):
             OutOfMemoryError: it died for lack of memory.
             ServerError: it lives and answers badly.
         """
+        self.serve(self._spec)
         try:
             return super().load(requests, concurrency)
         except ServerError:
             self.server.check_alive()
             raise
+
+    def score(self, continuations: Sequence[Continuation]) -> list[Score]:
+        """By the timed server."""
+        self.serve(self._spec)
+        return super().score(continuations)
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
+        """By the timed server."""
+        self.serve(self._spec)
+        return super().answer(prompts, stop=stop, max_tokens=max_tokens)
 
     def stop(self) -> None:
         """End the server and what was started beside it."""

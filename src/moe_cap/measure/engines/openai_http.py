@@ -128,7 +128,15 @@ class OpenAiHttp:
             "echo": True,
             "logprobs": 1,
         }
-        return parse_score(self._json("POST", f"{self._url}/completions", body), continuation)
+        return parse_score(self.complete(body), continuation)
+
+    def complete(self, body: dict[str, JsonValue]) -> dict[str, Any]:
+        """One whole completion, not streamed.
+
+        Raises:
+            ServerError: the server refused, or answered no JSON.
+        """
+        return self._json("POST", f"{self._url}/completions", body)
 
     def _json(self, method: str, url: str, body: dict[str, JsonValue] | None) -> dict[str, Any]:
         try:

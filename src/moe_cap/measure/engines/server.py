@@ -76,13 +76,16 @@ class Server:
         home: the engine's environment folder.
         log: its output is appended here; its ending and its scratch folder lie beside it.
         environ: of this process.
+        port: one that is free; None takes any.
     """
 
-    def __init__(self, name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str], port: int | None = None
+    ) -> None:
         if not spec.argv or spec.ready_url is None:
             raise EngineStartError(f"{name} is no server: its launch specification has no command or no ready URL")
         self.name = name
-        self.port = free_port()
+        self.port = port or free_port()
         self.log = log
         self.scratch = log.with_suffix(".scratch")
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -182,8 +185,10 @@ class Server:
         self._process.stop()
 
 
-def start_server(name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str]) -> Server:
+def start_server(
+    name: str, spec: LaunchSpec, home: Path, log: Path, environ: Mapping[str, str], port: int | None = None
+) -> Server:
     """Start a server and wait until it takes requests; raises as `Server.wait_until_ready` does."""
-    server = Server(name, spec, home, log, environ)
+    server = Server(name, spec, home, log, environ, port)
     server.wait_until_ready()
     return server
