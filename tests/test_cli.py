@@ -150,6 +150,23 @@ def test_describe_takes_a_folder_and_prints_a_table(moe_cap: Shell) -> None:
     assert "qwen3_moe" in text
 
 
+def test_describe_knows_the_bytes_of_the_files(moe_cap: Shell, config: str) -> None:
+    shipped = moe_cap.json("describe", SHIPPED)
+    assert shipped["file_bytes"] == shipped["weights_bytes"]
+    assert moe_cap.json("describe", config)["file_bytes"] is None
+
+
+def test_describe_reads_the_scheme_that_lies_beside_a_silent_config(moe_cap: Shell, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    scheme = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(scheme))
+    told = moe_cap.json("describe", str(tmp_path))
+    assert (told["precision"], told["kv_dtype"]) == ("fp8", "fp8")
+    assert moe_cap.json("describe", str(tmp_path / "config.json")) == told
+    (tmp_path / "hf_quant_config.json").write_text("{")
+    assert "hf_quant_config.json" in moe_cap.refused("describe", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("{", "not valid JSON"), ('{"model_type": "mixtral"}', "lacks"), ('{"model_type": "x"}', "no reader")],

@@ -9,10 +9,10 @@ import typer
 
 from moe_cap.architecture import Architecture
 from moe_cap.architecture.config import read_config_file
-from moe_cap.cli.model import ConfigPath, KvDtype, PrecisionName, read_model
+from moe_cap.cli.model import ConfigPath, KvDtype, PrecisionName, model_folder, read_model
 from moe_cap.cli.output import AsJson, print_facts, print_json, print_table
 from moe_cap.errors import EngineStartError
-from moe_cap.precision import StoragePlan, stored_bytes
+from moe_cap.precision import StoragePlan, read_weight_bytes, stored_bytes
 
 ByLayer = Annotated[bool, typer.Option("--by-layer", help="Add the parts of every decoder layer.")]
 Introspect = Annotated[
@@ -33,7 +33,7 @@ def run(
         document = count_from_model(config)
     else:
         arch, storage = read_model(config, precision, kv_dtype)
-        document = describe(arch, storage)
+        document = describe(arch, storage) | {"file_bytes": file_bytes(config)}
         if by_layer:
             document["layers"] = [parts.as_dict() for parts in arch.parameters_by_layer()]
     if as_json:
@@ -64,6 +64,12 @@ def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:
         "kv_bytes_per_source_token": arch.encoder.kv_bytes_per_token(storage.kv) if arch.encoder else 0,
         "state_bytes_per_sequence": arch.state_bytes(storage.state, storage.plain),
     }
+
+
+def file_bytes(config: Path) -> int | None:
+    """What the safetensors files beside a config.json hold, MTP layers and other towers included; None without any."""
+    folder = model_folder(config)
+    return read_weight_bytes(folder) if folder else None
 
 
 def count_from_model(config: Path) -> dict[str, Any]:

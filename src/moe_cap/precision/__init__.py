@@ -1,9 +1,9 @@
 """Number formats and which tensors of a model are stored in which."""
 
-from moe_cap.precision.checkpoint import Checkpoint, read_checkpoint
+from moe_cap.precision.checkpoint import Checkpoint, read_checkpoint, read_weight_bytes
 from moe_cap.precision.formats import WeightFormat, plain_format
 from moe_cap.precision.plan import StoragePlan, StorageRule, storage_of, stored_bytes, uniform_storage
-from moe_cap.precision.quantization import parse_hf_quant_config, parse_quantization
+from moe_cap.precision.quantization import parse_hf_quant_config, parse_quantization, read_quantization
 
 __all__ = [
     "Checkpoint",
@@ -14,6 +14,8 @@ __all__ = [
     "parse_quantization",
     "plain_format",
     "read_checkpoint",
+    "read_quantization",
+    "read_weight_bytes",
     "storage_of",
     "stored_bytes",
     "uniform_storage",

@@ -119,3 +119,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for file in files:
         tensors |= read_header(file)
     return Checkpoint(tensors)
+
+
+def read_weight_bytes(folder: Path) -> int | None:
+    """Bytes of the tensors in a model folder's files, or those that its index adds up to; None with neither.
+
+    Raises:
+        ConfigError: a file or an index that is damaged.
+    """
+    index = folder / INDEX_NAME
+    if not index.exists():
+        return read_checkpoint(folder).num_bytes if any(folder.glob("*.safetensors")) else None
+    if all(shard.exists() for shard in _shards(folder)):
+        return read_checkpoint(folder).num_bytes
+    try:
+        return int(json.loads(index.read_bytes())["metadata"]["total_size"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from moe_cap.architecture.config import Config
+from moe_cap.architecture.config import Config, read_config_file
 from moe_cap.architecture.weights import Part
 from moe_cap.errors import ConfigError, UnknownPrecisionError
 from moe_cap.precision.dialects import awq, bitsandbytes, compressed_tensors, fp8, gptq, modelopt
@@ -28,6 +29,7 @@ DIALECTS: dict[str, Callable[[Section], StoragePlan]] = {
     "modelopt_mixed": modelopt.parse,
     "mxfp4": mxfp4_dialect.parse,
 }
+HF_QUANT_CONFIG = "hf_quant_config.json"
 _TEXT_SECTIONS = ("text_config", "language_config", "llm_config")
 
 
@@ -67,7 +69,7 @@ def parse_quantization(config: Mapping[str, Any]) -> StoragePlan:
     """How a config.json says that its checkpoint is stored.
 
     Without a `quantization_config` everything is in `dtype` (or `torch_dtype`), and in bf16 where that is missing too.
-    A quantised checkpoint may keep its scheme elsewhere (NVIDIA's older ones: hf_quant_config.json), so a plan from
+    A quantised checkpoint may keep its scheme elsewhere (NVIDIA's older ones: see `read_quantization`), so a plan from
     config.json alone is a claim: `checkpoint.read_checkpoint` knows from the files.
 
     Raises:
@@ -90,3 +92,16 @@ def parse_hf_quant_config(config: Mapping[str, Any], quantization: Mapping[str, 
     """The same with the scheme from hf_quant_config.json, where NVIDIA's older checkpoints keep it."""
     section = Section(Config(quantization).section("quantization"), _plain(config))
     return modelopt.parse(section)
+
+
+def read_quantization(folder: Path, config: Mapping[str, Any]) -> StoragePlan:
+    """How the model in a folder is stored: its config.json says so, or the hf_quant_config.json beside a silent one.
+
+    Raises:
+        UnknownPrecisionError: a scheme that no dialect understands.
+        ConfigError: a file that cannot be read, or a key that is missing or wrong.
+    """
+    apart = folder / HF_QUANT_CONFIG
+    if _quantization(config) is None and apart.is_file():
+        return parse_hf_quant_config(config, read_config_file(apart))
+    return parse_quantization(config)
