@@ -203,7 +203,9 @@ def _share(
         return unknown(name, f"no peak is known for {account.peaks.compute_dtype} on this device", source=source)
     share = utilisation(amount, timed_seconds(steps), peak, account.num_devices, name=name)
     routing = " under uniform routing" if source == "estimated" else ""
-    return known(name, share.value, source=source, note=f"of the {which}, {peak:.4g} per second and device{routing}")
+    per_second = "GB/s" if "mbu" in name else "GFLOP/s"
+    note = f"of {peak / 1e9:.4g} {per_second} a device, the {which}{routing}"
+    return known(name, share.value, source=source, note=note)
 
 
 def _activated(name: str, steps: Sequence[Step], account: Account) -> Quantity:
