@@ -10,6 +10,9 @@ MoECapError
 │   ├── MissingPriceError
 │   ├── MixedBasesError              costs of different bases were added or ranked together
 │   ├── SubmissionError              carries the form field it belongs to
+│   ├── ProfileError                 a profile's YAML or options; carries the key
+│   │   └── UnknownDatasetError
+│   ├── DenseModelError              a model without experts where a mixture was expected
 │   ├── TraceError                   a routing trace broke an invariant
 │   └── ResultError                  a result record that does not hold together
 ├── StoreError
@@ -83,6 +86,22 @@ class SubmissionError(InvalidInputError):
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ProfileError(InvalidInputError):
+    """A profile's YAML file or options that cannot be used; `key` is the one that is wrong."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class UnknownDatasetError(ProfileError):
+    """Data that is not known here, or that cannot be scored here."""
+
+
+class DenseModelError(InvalidInputError):
+    """A model without experts was to be profiled as a mixture of experts."""
 
 
 class TraceError(InvalidInputError):

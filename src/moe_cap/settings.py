@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_cap.errors import InvalidInputError
@@ -30,6 +30,7 @@ class Settings:
         worker_name: how this worker signs its leases.
         machine: the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
+        api_key: what `moe-cap profile` shows to an endpoint; in no record, no log and no command line.
     """
 
     queue: str
@@ -47,6 +48,7 @@ class Settings:
     worker_name: str
     machine: Path | None
     model_token: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -104,4 +106,5 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or "worker",
         machine=Path(environ["MOE_CAP_MACHINE"]) if environ.get("MOE_CAP_MACHINE") else None,
         model_token=environ.get("MOE_CAP_MODEL_TOKEN") or None,
+        api_key=environ.get("MOE_CAP_API_KEY") or None,
     )

@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "results": Command("moe_cap.cli.results", "Show the published results, or one of them."),
     "export": Command("moe_cap.cli.export", "Write the table of all results as CSV, Parquet or JSON."),
     "evaluate": Command("moe_cap.cli.evaluate", "Measure one system on this machine, without a queue."),
+    "profile": Command("moe_cap.cli.profile", "Measure a deployment of your own; sweeps, table, plots."),
     "describe": Command("moe_cap.cli.describe", "Count a model's parameters and bytes from its config.json."),
     "step": Command("moe_cap.cli.step", "Bytes and FLOPs of one step of a model."),
     "cost": Command("moe_cap.cli.cost", "What a system costs to buy, to run and to rent."),

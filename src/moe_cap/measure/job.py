@@ -50,17 +50,18 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     for name in ("result.json", "failure.json"):
         (output / name).unlink(missing_ok=True)
-    _log_to(output / "evaluate.log")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
+    log_to(output / "evaluate.log")
     signal.signal(signal.SIGTERM, _leave)
     try:
         with memory_errors("the evaluation"):
             _measure(request, output, settings, progress, run_uuid or uuid.uuid4().hex)
     except MoECapError as error:
         log.error("%s: %s", type(error).__name__, error)
-        _write_failure(output, error)
+        write_failure(output, error)
         return REFUSED if isinstance(error, InvalidInputError) else FAILED
     except Exception as error:
-        _write_failure(output, error)
+        write_failure(output, error)
         raise
     return DONE
 
@@ -75,14 +76,13 @@ def _measure(request: Path, output: Path, settings: Settings, progress: Path | N
         now=datetime.now(UTC),
         progress=Progress(progress, time.monotonic),
     )
-    _replace(output / "result.json", evaluate(job).to_json())
+    replace_file(output / "result.json", evaluate(job).to_json())
 
 
-def _log_to(path: Path) -> None:
-    """Stages and failures to standard error and to a file; the libraries' bars to nowhere."""
+def log_to(path: Path) -> None:
+    """Stages and failures to a file, in place of the one before; the libraries' bars to nowhere."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
     for chatty in ("lm_eval", "torchao"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     log.setLevel(logging.INFO)
@@ -99,12 +99,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _write_failure(output: Path, error: Exception) -> None:
+def write_failure(output: Path, error: Exception) -> None:
+    """Why there is no result, beside where it would lie."""
     message = str(error) if isinstance(error, MoECapError) else f"unexpected {type(error).__name__}: {error}"
-    _replace(output / "failure.json", json.dumps({"error": type(error).__name__, "message": message}).encode())
+    replace_file(output / "failure.json", json.dumps({"error": type(error).__name__, "message": message}).encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole: no reader sees half of it, and a kill in the middle leaves what was there."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 log = logging.getLogger("moe_cap")
 
+Tell = Callable[[str, float | None, float | None], None]
+"""Stage, share of the whole that is done (0..1), seconds left; None where nothing is promised."""
+
 
 class Progress:
     """Announces stages, and estimates what is left from what the finished ones took.
@@ -16,11 +19,13 @@ class Progress:
     Args:
         path: JSON file {"stage", "fraction", "eta_s"}, replaced whole: no reader sees half of it; None: log only.
         clock: seconds, monotonic.
+        tell: told the same as the file, for whoever watches in this process.
     """
 
-    def __init__(self, path: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, clock: Callable[[], float], tell: Tell | None = None) -> None:
         self._path = path
         self._clock = clock
+        self._tell = tell
         self._started_s = clock()
         self._weights: dict[str, float] = {}
         self._done = 0.0
@@ -43,13 +48,17 @@ class Progress:
         self._write(share)
 
     def _write(self, share: float) -> None:
-        if self._path is None or self._stage is None:
+        if self._stage is None:
             return
         total = sum(self._weights.values())
         done = self._done + share * self._weights.get(self._stage, 0.0)
         fraction = min(done / total, 1.0) if total else None
         elapsed_s = self._clock() - self._started_s
         eta_s = elapsed_s * (1 - fraction) / fraction if fraction else None
+        if self._tell is not None:
+            self._tell(self._stage, fraction, eta_s)
+        if self._path is None:
+            return
         body = {"stage": self._stage, "fraction": fraction, "eta_s": eta_s}
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(body), encoding="utf-8")

@@ -230,7 +230,9 @@ class Session(Protocol):
 class Engine(Protocol):
     """One way to serve a model."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As results carry it."""
 
     def probe(self) -> Capabilities:
         """What it could do here; never starts anything."""

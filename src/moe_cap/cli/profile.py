@@ -1,0 +1,289 @@
+"""`moe-cap profile`: measure a deployment of one's own; sweeps, tables and plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backend.publishing import Publisher
+from moe_cap.cli.output import AsJson, print_json, print_table
+from moe_cap.cli.stores import open_results, settings_here
+from moe_cap.errors import EngineStartError, MoECapError, ProfileError
+from moe_cap.measure.load.client import Limits
+from moe_cap.settings import Settings
+
+if TYPE_CHECKING:
+    from moe_cap.measure.profile.config import ProfileConfig
+    from moe_cap.measure.profile.grid import Cell
+    from moe_cap.measure.profile.run import Outcome
+    from moe_cap.measure.profile.system import Place
+
+
+class Routing(StrEnum):
+    """How an endpoint's routing is had."""
+
+    UNIFORM = "uniform"
+    REPLAY = "replay"
+
+
+Config = Annotated[Path | None, typer.Option(help="YAML of a MoE-CAP configuration.")]
+ApiUrl = Annotated[
+    str | None,
+    typer.Option(help="A server that runs, e.g. http://host:8000/v1; its key is taken from MOE_CAP_API_KEY."),
+]
+Engine = Annotated[str | None, typer.Option(help="An engine to start here instead.")]
+Model = Annotated[str | None, typer.Option(help="Hub id, or a folder that starts with ./ or /.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+ServedModel = Annotated[str | None, typer.Option(help="Name the server serves it under.")]
+RoutingOption = Annotated[
+    Routing,
+    typer.Option(
+        help="Of an endpoint: the uniform expectation, or a replay of the tokens "
+        "on this machine (needs the weights here)."
+    ),
+]
+Hardware = Annotated[
+    str | None, typer.Option(help="Device id of the server's machine; needed when it is not this one.")
+]
+NumDevices = Annotated[int | None, typer.Option(min=1, help="Devices that the server runs on.")]
+Remote = Annotated[
+    bool, typer.Option("--remote", help="The server is on another machine though its address is local (a tunnel).")
+]
+EngineArgs = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ENGINE ARGUMENTS]", help="Passed on verbatim, and recorded.")
+]
+
+Concurrency = Annotated[list[str] | None, typer.Option(help="Requests in flight, e.g. 1,4,16.")]
+Arrivals = Annotated[str | None, typer.Option(help="Open loop: constant, poisson, gamma or trace.")]
+Rate = Annotated[list[str] | None, typer.Option(help="Requests per second of an open loop.")]
+Burstiness = Annotated[float | None, typer.Option(help="Shape of gamma arrivals; 1 is Poisson.")]
+Trace = Annotated[Path | None, typer.Option(help="File of arrival times, seconds, one a line.")]
+NumRequests = Annotated[int | None, typer.Option(min=1, help="Requests per load.")]
+Repeats = Annotated[int | None, typer.Option(min=1, help="Timed repetitions.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of prompts and arrivals.")]
+Dataset = Annotated[list[str] | None, typer.Option(help="Data that the prompts are made of.")]
+Task = Annotated[list[str] | None, typer.Option(help="Score this task too; prompts are made of it.")]
+AccuracyLimit = Annotated[int | None, typer.Option(min=1, help="Problems per task.")]
+Silence = Annotated[
+    float, typer.Option("--silence-s", min=0.01, help="A server that says nothing for so long has failed.")
+]
+
+Preset = Annotated[list[str] | None, typer.Option(help="Lengths: 4k-1k, 13k-1k, 1k-8k.")]
+InputTokens = Annotated[list[str] | None, typer.Option(help="Prompt lengths, e.g. 1000,4000.")]
+OutputTokens = Annotated[list[str] | None, typer.Option(help="Answer lengths.")]
+Precision = Annotated[
+    list[str] | None, typer.Option(help="Number formats of the weights; what the model's config says if not given.")
+]
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A value for {NAME} in the engine arguments; repeat for a grid."),
+]
+
+OutputDir = Annotated[
+    Path, typer.Option(help="Folder for results, table and plots; what is there already is not measured again.")
+]
+Publish = Annotated[
+    bool, typer.Option("--publish", help="Send results to the store of MOE_CAP_RESULTS or RESULTS_REPO.")
+]
+LISTS = ("concurrency", "rates_per_s", "presets", "target_input_tokens", "target_output_tokens", "precision")
+
+
+def run(
+    config: Config = None,
+    api_url: ApiUrl = None,
+    engine: Engine = None,
+    model: Model = None,
+    revision: Revision = None,
+    served_model: ServedModel = None,
+    routing: RoutingOption = Routing.UNIFORM,
+    hardware: Hardware = None,
+    num_devices: NumDevices = None,
+    remote: Remote = False,
+    concurrency: Concurrency = None,
+    arrivals: Arrivals = None,
+    rate: Rate = None,
+    burstiness: Burstiness = None,
+    trace: Trace = None,
+    num_requests: NumRequests = None,
+    repeats: Repeats = None,
+    seed: Seed = None,
+    dataset: Dataset = None,
+    task: Task = None,
+    accuracy_limit: AccuracyLimit = None,
+    silence_s: Silence = 300.0,
+    preset: Preset = None,
+    input_tokens: InputTokens = None,
+    output_tokens: OutputTokens = None,
+    precision: Precision = None,
+    sweep: Sweep = None,
+    output_dir: OutputDir = Path("out"),
+    publish: Publish = False,
+    engine_args: EngineArgs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure your own deployment: a server that runs (--api-url), or an engine that is started here (--engine).
+
+    Lists make a grid; a cell that is in the output folder already is kept. docs/profile.md has examples.
+    """
+    options: dict[str, Any] = {
+        "model_id": model, "revision": revision, "engine": engine, "hardware": hardware, "num_devices": num_devices,
+        "concurrency": concurrency, "arrivals": arrivals, "rates_per_s": rate, "burstiness": burstiness, "trace": trace,
+        "num_requests": num_requests, "repeats": repeats, "seed": seed, "dataset_names": task or dataset,
+        "metrics": ["accuracy"] if task else None, "accuracy_limit": accuracy_limit, "presets": preset,
+        "target_input_tokens": input_tokens, "target_output_tokens": output_tokens, "precision": precision,
+        "sweep": _sweep(sweep or []), "engine_args": engine_args,
+    }  # fmt: skip
+    settings = settings_here()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read while lm-eval is imported; its bars would hide the progress
+    try:
+        from moe_cap.measure.profile import config as configs  # noqa: PLC0415 measuring needs the worker's extra
+        from moe_cap.measure.profile import plots, report  # noqa: PLC0415
+        from moe_cap.measure.profile.run import prepare  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise EngineStartError(f"{error.name} is not installed: pip install 'moe-cap[worker]'") from error
+    given = {name: _split(name, value) for name, value in options.items() if value}
+    asked = configs.parse_profile({**(configs.read_config(config) if config else {}), **given})
+    place = _place(asked, api_url, served_model, routing, remote, silence_s, settings)
+    profile = prepare(asked, place, output_dir, settings, os.environ)
+    publisher = Publisher(open_results(settings)) if publish else None
+    outcomes = profile.run(*_watchers(len(profile.cells), publisher))
+    if publisher is not None and any(outcome.result for outcome in outcomes):
+        publisher.refresh_table()
+    measured = any(outcome.result for outcome in outcomes)
+    files = [report.write_table(outcomes, output_dir), plots.write_plots(outcomes, output_dir)] if measured else []
+    _show(outcomes, files, publish, as_json, report.headings(outcomes), report.printed_rows(outcomes))
+
+
+def _sweep(given: Sequence[str]) -> dict[str, list[str]] | None:
+    found: dict[str, list[str]] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ProfileError(f"--sweep {pair}: give NAME=VALUE", key="sweep")
+        found.setdefault(name, []).append(value)
+    return found or None
+
+
+def _split(name: str, value: Any) -> Any:
+    return [part for text in value for part in text.split(",")] if name in LISTS else value
+
+
+def _place(
+    asked: ProfileConfig,
+    api_url: str | None,
+    served_model: str | None,
+    routing: Routing,
+    remote: bool,
+    silence_s: float,
+    settings: Settings,
+) -> Place:
+    from moe_cap.measure.profile.system import Endpoint, Launched  # noqa: PLC0415 torch loads there
+
+    if asked.model_id is None:
+        raise ProfileError("which model? give --model, or model_id in the file", key="model_id")
+    if (api_url is None) == (asked.engine is None):
+        raise ProfileError("give --api-url for a server that runs, or --engine to start one", key="engine")
+    if api_url is None:
+        return Launched(asked.engine or "")
+    headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+    limits = Limits(silence_s=silence_s, connect_s=min(silence_s, Limits().connect_s))
+    return Endpoint(api_url, served_model, routing is Routing.REPLAY, remote, headers, limits)
+
+
+def _watchers(
+    cells: int, publisher: Publisher | None
+) -> tuple[Callable[[int, Cell], Callable[[str, float | None, float | None], None]], Callable[[Outcome], None]]:
+    """Progress on standard error; each result is published as soon as it is there."""
+    began_s = monotonic()
+
+    def watch(number: int, cell: Cell) -> Callable[[str, float | None, float | None], None]:
+        last = ""
+
+        def tell(stage: str, fraction: float | None, eta_s: float | None) -> None:
+            nonlocal last
+            if stage == last:
+                return
+            last = stage
+            share = (number + (fraction or 0.0)) / cells
+            left_s = (monotonic() - began_s) * (1 - share) / share if share > 0 else eta_s
+            left = "" if left_s is None else f", about {_duration(left_s)} left"
+            typer.echo(f"[{number + 1}/{cells}] {cell.name}: {stage} ({share:.0%} done{left})", err=True)
+
+        return tell
+
+    def done(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            typer.echo(f"{outcome.cell.name}: failed: {_named(outcome.error)}", err=True)
+        elif outcome.state == "kept":
+            typer.echo(f"{outcome.cell.name}: measured before, kept", err=True)
+        if publisher is not None and outcome.result is not None:
+            publisher.publish(outcome.result)
+
+    return watch, done
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _named(error: MoECapError) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _show(
+    outcomes: Sequence[Outcome],
+    files: Sequence[Path],
+    published: bool,
+    as_json: bool,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+) -> None:
+    """The table, or one document; the exit code says whether every cell was measured.
+
+    Raises:
+        MoECapError: the only cell failed.
+    """
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if len(outcomes) == 1 and failed:
+        raise failed[0]
+    if as_json:
+        print_json(
+            {
+                "cells": [_document(outcome) for outcome in outcomes],
+                "columns": headings,
+                "rows": rows,
+                "files": [str(path) for path in files],
+                "published": [outcome.result.id for outcome in outcomes if outcome.result] if published else [],
+            }
+        )
+    else:
+        print_table("", headings, rows)
+        for path in files:
+            typer.echo(str(path))
+    if failed:
+        typer.echo(f"moe-cap: {len(failed)} of {len(outcomes)} cells failed", err=True)
+        raise typer.Exit(1)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "cell": outcome.cell.name,
+        "state": outcome.state,
+        "swept": outcome.cell.swept,
+        "arguments": outcome.cell.arguments,
+        "result": str(outcome.folder / "result.json") if outcome.result else None,
+        "result_id": outcome.result.id if outcome.result else None,
+        "error": _named(outcome.error) if outcome.error else None,
+    }

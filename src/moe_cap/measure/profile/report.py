@@ -1,0 +1,112 @@
+"""What is made of a profile's results: one table, canonical for programs and short for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from moe_cap.board import export, frame
+from moe_cap.board.frame import accuracy_of
+from moe_cap.measure.job import replace_file
+from moe_cap.measure.profile.run import Outcome
+from moe_cap.result import Point, Result
+
+TABLE = "table.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A column of the printed table; `scale` is the shown value over the canonical one."""
+
+    title: str
+    quantity: str
+    scale: float = 1.0
+
+
+SHOWN = (
+    Shown("output tok/s", "output_tokens_per_s"),
+    Shown("TTFT p50 [ms]", "ttft_s_p50", 1e3),
+    Shown("TPOT p50 [ms]", "tpot_s_p50", 1e3),
+    Shown("TPOT p99 [ms]", "tpot_s_p99", 1e3),
+    Shown("S-MBU decode [%]", "decode_s_mbu", 100.0),
+    Shown("experts/layer", "decode_activated_experts"),
+    Shown("power [W]", "power_w"),
+    Shown("USD/Mtok out", "usd_per_million_output_tokens_owner"),
+)
+
+
+def points(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, Result, Point]]:
+    """Every measured load, with the cell that it belongs to."""
+    for outcome in outcomes:
+        if outcome.result is not None:
+            yield from ((outcome, outcome.result, point) for point in outcome.result.points)
+
+
+def table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """The canonical table of the board, behind columns for what was swept and for the engine's arguments."""
+    rows = list(points(outcomes))
+    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept))
+    columns: dict[str, Callable[[Outcome], object]] = {
+        "cell": lambda outcome: outcome.cell.name,
+        **{name: lambda outcome, name=name: outcome.cell.swept.get(name) for name in names},  # type: ignore[misc]
+        "engine_arguments": lambda outcome: " ".join(outcome.cell.arguments),
+    }
+    canonical = frame(outcome.result for outcome in outcomes if outcome.result is not None)
+    prefixed = {name if name not in canonical else f"swept_{name}": read for name, read in columns.items()}
+    swept = pd.DataFrame({name: [read(outcome) for outcome, _, _ in rows] for name, read in prefixed.items()})
+    return pd.concat([swept, canonical], axis=1)
+
+
+def write_table(outcomes: Sequence[Outcome], output: Path) -> Path:
+    """Write the table as CSV: canonical names, SI units, every digit."""
+    path = output / TABLE
+    replace_file(path, export(table(outcomes), "csv"))
+    return path
+
+
+def headings(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Of the printed table."""
+    swept = dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept)
+    scored = ["accuracy [%]"] if any(result.accuracy for _, result, _ in points(outcomes)) else []
+    return ("precision", *swept, "in [tok]", "out [tok]", "load", *(shown.title for shown in SHOWN), *scored)
+
+
+def printed_rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
+    """A row per load, in the order of the cells."""
+    swept = list(dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept))
+    scored = any(result.accuracy for _, result, _ in points(outcomes))
+    rows: list[tuple[object, ...]] = []
+    for outcome, result, point in points(outcomes):
+        values = [point.quantities[shown.quantity].value for shown in SHOWN if shown.quantity in point.quantities]
+        figures = [None if value is None else value * shown.scale for value, shown in zip(values, SHOWN, strict=True)]
+        score = accuracy_of(result, point)
+        rows.append(
+            (
+                result.precision,
+                *(outcome.cell.swept.get(name, "") for name in swept),
+                point.load.input_tokens,
+                point.load.output_tokens,
+                load_text(point),
+                *figures,
+                *([None if score is None else 100 * score.value] if scored else []),
+            )
+        )
+    return rows
+
+
+def load_text(point: Point) -> str:
+    """A load in three words; an invalid point says so."""
+    load = point.load
+    rate = "a trace" if load.request_rate_per_s is None else f"{load.request_rate_per_s:.3g} requests/s"
+    text = rate if load.concurrency is None else f"{load.concurrency} in flight"
+    return f"{text} (invalid)" if point.invalid else text
+
+
+def label(outcome: Outcome) -> str:
+    """A cell in the legend of a plot."""
+    asked = outcome.cell.submission
+    swept = "".join(f", {name} {value or 'none'}" for name, value in outcome.cell.swept.items())
+    return f"{asked.precision}, {asked.input_tokens} in, {asked.output_tokens} out{swept}"

@@ -1,0 +1,179 @@
+"""The system of a cell: where its engine is, which files describe its model, on which machine it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from moe_cap.architecture import parse_config
+from moe_cap.errors import DenseModelError, ProfileError, SubmissionError
+from moe_cap.hardware.own_figures import read_own_figures
+from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.engines.endpoint import EndpointEngine
+from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.evaluate import Job, Subject
+from moe_cap.measure.load import Limits, Rules
+from moe_cap.measure.machine import MeasuredMachine, name_machine
+from moe_cap.measure.model_files import ModelFiles, find_description, find_model
+from moe_cap.submission import Submission
+
+ENDPOINT = "endpoint"
+RULES = Rules()
+"""What is believed of an endpoint's timed pass."""
+
+
+class Place(Protocol):
+    """Where the engine of a profile is."""
+
+    @property
+    def engine(self) -> str:
+        """Name that the submissions carry."""
+
+    def identity(self) -> JsonValue:
+        """What tells this place from others, for fingerprints."""
+
+    def options(self) -> list[tuple[str, object]]:
+        """Options of the command that name it."""
+
+    def find_files(self, asked: Submission, token: str | None) -> ModelFiles:
+        """The model, as far as it has to lie here."""
+
+    def find(self, job: Job, files: ModelFiles, arguments: tuple[str, ...], num_devices: int | None) -> Subject:
+        """The system of a cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """An engine of the registry, started here."""
+
+    engine: str
+
+    def identity(self) -> JsonValue:
+        """Its name."""
+        return {"engine": self.engine}
+
+    def options(self) -> list[tuple[str, object]]:
+        """`--engine`."""
+        return [("--engine", self.engine)]
+
+    def find_files(self, asked: Submission, token: str | None) -> ModelFiles:
+        """Weights and all."""
+        return find_model(asked, token)
+
+    def find(self, job: Job, files: ModelFiles, arguments: tuple[str, ...], num_devices: int | None) -> Subject:
+        """The engine with the arguments appended to its own."""
+        engine = load_engine(self.engine)
+        spec = with_arguments(engine.launch_spec(files, job.submission.precision), self.engine, arguments)
+        return Subject(files, engine, spec, arguments, num_devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that runs already.
+
+    Attributes:
+        url: base address, ends in /v1.
+        model: name that it serves the model under.
+        replay: learn the routing by sending the tokens through transformers here, which takes the weights.
+        remote: its machine is not this one, whatever the address says.
+        headers: never recorded.
+    """
+
+    url: str
+    model: str | None = None
+    replay: bool = False
+    remote: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ProfileError(f"{self.url!r} is not an address: give one like http://host:8000/v1", key="api_url")
+        if parts.username or parts.password or parts.query:
+            raise ProfileError("an address holds no key: put it into MOE_CAP_API_KEY", key="api_url")
+
+    @property
+    def engine(self) -> str:
+        """No engine of the registry: a submission cannot ask for an address."""
+        return ENDPOINT
+
+    def identity(self) -> JsonValue:
+        """Address, served name, and how the routing is had."""
+        return {"url": self.url, "served": self.model, "replay": self.replay, "remote": self.remote}
+
+    def options(self) -> list[tuple[str, object]]:
+        """The address itself is nobody else's business."""
+        found: list[tuple[str, object]] = [("--api-url", "http://HOST:PORT/v1"), ("--served-model", self.model)]
+        return found + ([("--routing", "replay")] if self.replay else [])
+
+    def find_files(self, asked: Submission, token: str | None) -> ModelFiles:
+        """Configuration and tokenizer; the weights too for a replay."""
+        return find_model(asked, token) if self.replay else find_description(asked, token)
+
+    def find(self, job: Job, files: ModelFiles, arguments: tuple[str, ...], num_devices: int | None) -> Subject:
+        """The server as an engine; nothing is started.
+
+        Raises:
+            ProfileError: arguments for a server that runs already, or a remote machine that nobody named.
+        """
+        if arguments:
+            raise ProfileError(f"{self.url} runs already: it takes no engine arguments", key="engine_args")
+        rules = replace(RULES, max_degenerate_share=1.0) if files.random_weights else RULES
+        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules)
+        spec = engine.launch_spec(files, job.submission.precision)
+        return Subject(files, engine, spec, (), num_devices, self._machine(job, num_devices))
+
+    def _machine(self, job: Job, num_devices: int | None) -> MeasuredMachine | None:
+        if not self.remote and is_here(self.url):
+            return None
+        if job.submission.hardware is None:
+            raise ProfileError(
+                f"{self.url} is on another machine: say which with --hardware (see moe-cap hardware), and how many "
+                "devices with --num-devices",
+                key="hardware",
+            )
+        own = read_own_figures(job.settings.machine) if job.settings.machine else None
+        return name_machine(job.submission.hardware, num_devices or 1, own)
+
+
+def is_here(url: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def with_arguments(spec: LaunchSpec, name: str, arguments: tuple[str, ...]) -> LaunchSpec:
+    """A launch specification with more arguments at the end of its command, verbatim.
+
+    Raises:
+        SubmissionError: the engine runs in this process and has no command.
+    """
+    if arguments and not spec.argv:
+        raise SubmissionError(f"{name} runs in this process: it takes no engine arguments", field="engine_args")
+    return replace(spec, argv=(*spec.argv, *arguments))
+
+
+def refuse_dense(files: ModelFiles) -> None:
+    """A dense model has nothing sparse to measure.
+
+    Raises:
+        DenseModelError: no layer has routed experts.
+    """
+    if not parse_config(files.config).moe_blocks:
+        raise DenseModelError(
+            f"{files.name} ({files.config.get('model_type')}) is dense: no layer has routed experts, so its sparse and "
+            "its plain utilisation are the same; profile a mixture of experts"
+        )
