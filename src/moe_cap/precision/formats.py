@@ -86,6 +86,11 @@ def mxfp4() -> WeightFormat:
     return WeightFormat("mxfp4", 4, (1, 32), 8)
 
 
+def mxfp6() -> WeightFormat:
+    """E3M2 or E2M3 with an 8-bit exponent per 32 values: 6.25 bits (OCP Microscaling 1.0, table 1)."""
+    return WeightFormat("mxfp6", 6, (1, 32), 8)
+
+
 def mxfp8() -> WeightFormat:
     """E4M3 with an 8-bit exponent per 32 values: 8.25 bits (OCP Microscaling 1.0, table 1)."""
     return WeightFormat("mxfp8", 8, (1, 32), 8)

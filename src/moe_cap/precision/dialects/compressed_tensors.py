@@ -11,6 +11,7 @@ from moe_cap.precision.formats import (
     fp8_per_channel,
     fp8_per_tensor,
     mxfp4,
+    mxfp6,
     mxfp8,
     nvfp4,
     plain_format,
@@ -39,6 +40,8 @@ def _integer_format(weights: Config, bits: int, scale_bits: int, packing: str) -
 def _float_format(weights: Config, bits: int, scale_bits: int, packing: str, activations: int) -> WeightFormat:
     if bits == 4:
         return mxfp4() if packing == "mxfp4-pack-quantized" else nvfp4(1 + activations)
+    if bits == 6:
+        return mxfp6()
     strategy = weights.word("strategy", default="tensor")
     if strategy == "block":
         rows, columns = weights.items("block_structure", kind=int, length=2) or (128, 128)
@@ -55,20 +58,18 @@ def _format(weights: Config, section: Section, packing: str, activations: int) -
     kind = weights.word("type", default="int")
     if kind == "int":
         return _integer_format(weights, bits, scale_bits, packing)
-    if kind == "float" and bits in {4, 8}:
+    if kind == "float" and bits in {4, 6, 8}:
         return _float_format(weights, bits, scale_bits, packing, activations)
     raise UnknownPrecisionError(f"quantization_config: compressed-tensors {kind}{bits} is no format that we can count")
 
 
-def _compute_dtype(group: Config, weight_format: WeightFormat) -> str | None:
+def _compute_dtype(group: Config) -> str | None:
     """The dtype of the activations' scheme; None where they are left alone (weight only)."""
     if not group.has("input_activations"):
         return None
     activations = group.section("input_activations")
     bits, kind = activations.size("num_bits"), activations.word("type", default="int")
-    if bits == 4:
-        return "fp4"
-    return "fp8" if kind == "float" else "int8"
+    return f"{'fp' if kind == 'float' else 'int'}{4 if bits <= 4 else 8}"
 
 
 def parse(section: Section) -> StoragePlan:
@@ -84,7 +85,7 @@ def parse(section: Section) -> StoragePlan:
         targets = [target for target in group.items("targets", kind=str) or () if target != "Linear"]
         rules.append(StorageRule(weight_format, LINEAR_AND_HEAD, ModuleNames(targets) if targets else None))
         if name is None:
-            name, compute = weight_format.name, _compute_dtype(group, weight_format)
+            name, compute = weight_format.name, _compute_dtype(group)
     if name is None:
         raise section.config.complain("config_groups", "expected at least one group with weights")
     has_kv = section.config.has("kv_cache_scheme")
