@@ -1,0 +1,265 @@
+"""A server that runs already, good or bad, through the command."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moe_cap.measure.load import Rules
+from moe_cap.measure.mock_script import Behaviour, Fault
+from moe_cap.measure.mock_server import MockServer
+from moe_cap.measure.profile import system
+from moe_cap.quantity import QUANTITIES
+from moe_cap.routing import RoutingSource
+from tests.measure.profile.conftest import Profile, write_description
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lm-eval's and datasets' own
+
+Serve = Callable[[Behaviour], MockServer]
+QUICK = Behaviour(ttft_s=0.01, itl_s=0.002)
+SHAPE = ("--input-tokens", "8", "--output-tokens", "6", "--num-requests", "8")
+PATIENCE_S = 60.0
+"""Far above every limit below, imports included, and far below forever."""
+
+
+def test_a_server_becomes_a_complete_result(serve: Serve, words: str, profile: Profile) -> None:
+    server = serve(QUICK)
+    out = profile("--api-url", server.url, "--model", words, "--concurrency", "1,4", *SHAPE)
+    (result,) = profile.results()
+    assert [point.load.concurrency for point in result.points] == [1, 4]
+    assert result.engine.name == "endpoint"
+    assert result.submission is not None
+    assert result.submission.engine == "endpoint"
+    assert result.model.weights_bytes is None
+    assert result.model.revision is None
+    assert "only the server" in str(result.model.revision_reason)
+    for point in result.points:
+        assert set(point.quantities) >= set(QUANTITIES) - {name for name in QUANTITIES if "usd" in name}
+        assert point.quantities["decode_s_mbu"].value is None
+        assert point.quantities["decode_s_mbu"].reason
+        assert point.routing_source is RoutingSource.UNIFORM
+        assert len(point.requests) == 8
+        served = {len(request.token_s) for request in point.requests}
+        assert served == {6}
+    fastest = min(request.token_s[0] - request.sent_s for request in result.points[0].requests)
+    assert fastest >= QUICK.ttft_s
+    assert "TPOT p50 [ms]" in out
+    assert "4 in flight" in out
+    assert "[1/1]" in profile.err
+    assert "% done" in profile.err
+
+
+def test_the_address_and_the_key_are_in_no_file(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOE_CAP_API_KEY", "sk-not-to-be-seen")
+    server = serve(QUICK)
+    profile("--api-url", server.url, "--model", words, *SHAPE, "--publish")
+    written = [path for path in [*profile.output.rglob("*"), *profile.store.rglob("*")] if path.is_file()]
+    assert any(path.name == "result.json" for path in written)
+    for path in written:
+        assert b"sk-not-to-be-seen" not in path.read_bytes(), path
+        assert f":{server.port}".encode() not in path.read_bytes(), path
+
+
+def test_the_key_is_shown_to_the_server(words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOE_CAP_API_KEY", "sk-1")
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        import threading
+
+        def hear() -> None:
+            client, _ = listener.accept()
+            heard.append(client.recv(65536))
+            client.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 6\r\n\r\nnot so")
+            client.close()
+
+        thread = threading.Thread(target=hear)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        assert "401" in profile.fails("--api-url", url, "--model", words, *SHAPE, code=1)
+        thread.join()
+    assert b"Bearer sk-1" in heard[0]
+
+
+def test_an_open_loop_keeps_its_schedule_in_the_record(serve: Serve, words: str, profile: Profile) -> None:
+    profile(
+        "--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--arrivals", "poisson", "--rate", "40,80"
+    )  # fmt: skip
+    (result,) = profile.results()
+    assert result.submission is not None
+    assert result.submission.arrivals is not None
+    for point, rate in zip(result.points, (40, 80), strict=True):
+        assert point.load.kind == "open_loop"
+        assert point.load.concurrency is None
+        intended = [request.intended_s for request in point.requests]
+        assert None not in intended
+        span_s = max(intended) - min(intended)  # type: ignore[type-var]
+        assert point.load.request_rate_per_s == pytest.approx((len(intended) - 1) / span_s, rel=1e-6)
+        assert 0.2 * rate < point.load.request_rate_per_s < 5 * rate
+        assert point.quantities["schedule_lag_s_p99"].value is not None
+    slow, quick = (max(request.sent_s for request in point.requests) for point in result.points)
+    assert slow > quick
+
+
+def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_path: Path) -> None:
+    trace = tmp_path / "times.txt"
+    trace.write_text("10.0\n10.05\n10.2\n")
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--arrivals", "trace", "--trace", str(trace))
+    (point,) = profile.results()[0].points
+    first = point.requests[0].intended_s
+    assert first is not None
+    assert [request.intended_s - first for request in point.requests] == pytest.approx([0, 0.05, 0.2])
+
+
+def test_an_engine_in_this_process_has_no_open_loop(profile: Profile, tiny_folder: Path) -> None:
+    arguments = ("--engine", "fake", "--model", str(tiny_folder), *SHAPE, "--arrivals", "constant", "--rate", "5")
+    assert "no clock to send by" in profile.fails(*arguments, code=2)
+
+
+def test_a_task_is_scored_through_the_server(serve: Serve, words: str, profile: Profile) -> None:
+    arguments = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--task", "cap_copy", "--accuracy-limit", "4")
+    out = profile(*arguments)
+    (record,) = profile.results()[0].accuracy
+    assert (record.task, record.num_samples, record.value) == ("cap_copy", 4, 0.0)
+    assert "accuracy [%]" in out
+
+
+def test_a_task_that_needs_what_a_server_cannot_give_fails_by_name(serve: Serve, words: str, profile: Profile) -> None:
+    """cap_choice compares likelihoods, and the mock echoes none."""
+    arguments = (
+        "--api-url",
+        serve(QUICK).url,
+        "--model",
+        words,
+        *SHAPE,
+        "--task",
+        "cap_choice",
+        "--accuracy-limit",
+        "2",
+    )
+    assert "HTTP 400" in profile.fails(*arguments, code=1)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "says"),
+    [
+        (Behaviour(fault=Fault.HANG), "ServerError", "silent"),
+        (Behaviour(fault=Fault.STALL, fault_after=1), "ServerError", "silent"),
+        (Behaviour(fault=Fault.DIE, fault_after=1), "ServerError", "died"),
+        (Behaviour(fault=Fault.GARBAGE_STREAM), "ServerError", "garbage"),
+        (Behaviour(fault=Fault.GARBAGE_HTTP), "ServerError", "garbage"),
+        (Behaviour(fault=Fault.STATUS_429), "ServerError", "429"),
+        (Behaviour(fault=Fault.STATUS_500), "ServerError", "500"),
+        (Behaviour(fault=Fault.ERROR_EVENT, fault_after=1), "ServerError", "out of memory"),
+        (Behaviour(fault=Fault.NO_USAGE), "InvalidRunError", "told no usage"),
+        (Behaviour(fault=Fault.FEWER_TOKENS, fault_after=1), "InvalidRunError", "1 tokens answered where 2"),
+        (Behaviour(added_prompt_tokens=3), "InvalidRunError", "another tokenizer"),
+        (Behaviour(fault=Fault.FEWER_TOKENS, fault_after=3, fault_every=3), "InvalidRunError", "answered where 6"),
+        (Behaviour(fault=Fault.DIE, fault_after=3, fault_every=3), "ServerError", "died"),
+    ],
+)  # fmt: skip
+def test_a_bad_server_is_a_typed_failure_and_nothing_is_kept_or_published(
+    serve: Serve, words: str, profile: Profile, behaviour: Behaviour, error: str, says: str
+) -> None:
+    server = serve(behaviour)
+    began = time.monotonic()
+    message = profile.fails(
+        "--api-url", server.url, "--model", words, *SHAPE, "--publish", "--silence-s", "0.5", code=1
+    )
+    assert time.monotonic() - began < PATIENCE_S
+    assert says in message
+    (failure,) = profile.output.rglob("failure.json")
+    assert json.loads(failure.read_text())["error"] == error
+
+
+def test_nobody_is_there(words: str, profile: Profile) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    message = profile.fails("--api-url", f"http://127.0.0.1:{port}/v1", "--model", words, *SHAPE, code=1)
+    assert "no OpenAI-compatible server answers" in message
+
+
+def test_a_wrong_path_and_a_wrong_name_are_told_apart(serve: Serve, words: str, profile: Profile) -> None:
+    url = serve(QUICK).url
+    assert "404" in profile.fails("--api-url", url.replace("/v1", "/v7"), "--model", words, *SHAPE, code=1)
+    message = profile.fails("--api-url", url, "--served-model", "other", "--model", words, *SHAPE, code=1)
+    assert "it serves: mock" in message
+
+
+def test_a_wrong_tokenizer_is_found_before_anything_is_timed(serve: Serve, profile: Profile, tiny_folder: Path) -> None:
+    server = serve(QUICK)
+    message = profile.fails("--api-url", server.url, "--model", str(tiny_folder), *SHAPE, code=1)
+    assert "another tokenizer" in message
+    assert len(server.log) == 1
+
+
+def test_a_dense_model_is_refused_before_the_server_is_asked(serve: Serve, profile: Profile, tmp_path: Path) -> None:
+    server = serve(QUICK)
+    dense = write_description(tmp_path / "dense", "qwen3")
+    message = profile.fails("--api-url", server.url, "--model", str(dense), *SHAPE, code=2)
+    assert "is dense: no layer has routed experts" in message
+    assert not server.log
+
+
+def test_a_client_that_limits_the_run_makes_it_invalid(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "RULES", Rules(max_lag_s=-1.0))
+    message = profile.fails("--api-url", serve(QUICK).url, "--model", words, *SHAPE, code=1)
+    assert "limited by its own client" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--api-url", "localhost:8000"), "is not an address"),
+        (("--api-url", "http://user:secret@host/v1"), "put it into MOE_CAP_API_KEY"),
+        (("--api-url", "http://example.com/v1"), "say which with --hardware"),
+        (("--api-url", "http://127.0.0.1:9/v1", "--remote"), "say which with --hardware"),
+        (("--api-url", "http://127.0.0.1:9/v1", "--", "--tp", "2"), "runs already"),
+        (("--api-url", "http://127.0.0.1:9/v1", "--engine", "vllm"), "--api-url for a server that runs, or --engine"),
+        ((), "--api-url for a server that runs, or --engine"),
+        (("--engine", "abacus"), "no engine 'abacus'"),
+        (("--engine", "endpoint"), "no engine 'endpoint'"),
+        (("--engine", "fake", "--", "--api-key", "sk-1"), "an API key is no argument"),
+        (("--engine", "fake", "--", "--port", "1"), "set by the profile itself"),
+        (("--engine", "fake", "--sweep", "tp=1"), "sweeping it changes nothing"),
+        (("--engine", "fake", "--sweep", "tp"), "give NAME=VALUE"),
+        (("--engine", "fake", "--", "--tp", "2"), "takes no engine arguments"),
+        (("--engine", "fake", "--concurrency", "x"), "concurrency"),
+        (("--engine", "fake", "--rate", "2"), "a rate needs arrivals"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(words: str, profile: Profile, arguments: tuple[str, ...], says: str) -> None:
+    folder = write_weights_file(Path(words))
+    options, _, rest = " ".join(arguments).partition(" -- ")
+    asked = [*options.split(), "--model", str(folder), *SHAPE, *(["--", *rest.split()] if rest else [])]
+    assert says in profile.fails(*asked, code=2)
+
+
+def write_weights_file(folder: Path) -> Path:
+    """An empty safetensors file: enough for an engine that loads nothing."""
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return folder
+
+
+def test_a_machine_that_was_only_named_has_the_catalogues_peaks_and_no_probe(
+    serve: Serve, words: str, profile: Profile
+) -> None:
+    arguments = ("--remote", "--hardware", "h100-sxm-80gb", "--num-devices", "2")
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, *arguments)
+    (result,) = profile.results()
+    hardware = result.hardware
+    assert (hardware.device, hardware.num_devices, hardware.host_cpu, hardware.probe) == ("h100-sxm-80gb", 2, None, {})
+    assert hardware.datasheet_peak_bytes_per_s == 3.35e12
+    assert hardware.measured_peak_bytes_per_s is None
+    energy = result.points[0].quantities["energy_j"]
+    assert energy.value is None
+    assert "another machine" in str(energy.reason)
+    assert result.points[0].quantities["purchase_usd"].value is not None
