@@ -56,7 +56,7 @@ def scrub(environ: Mapping[str, str], *, model_token: str | None) -> dict[str, s
     kept = {name: value for name, value in environ.items() if not SECRET.search(name)}
     kept |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}  # the log is read live, and bars are no lines
     if model_token:
-        return kept | {"HF_TOKEN": model_token}
+        return kept | {"HF_TOKEN": model_token, "MOE_CAP_MODEL_TOKEN": model_token}  # libraries ask one, we the other
     return kept | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}  # nor the one that `hf auth login` left in the home folder
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from backend.executors.base import Failed, Job, Succeeded
 from backend.executors.local import LocalEvaluation, LocalExecutor, evaluate_command, forget_old_runs, scrub
+from moe_cap.settings import read_settings
 from moe_cap.submission import Submission
 from tests.backend.conftest import FAKE, is_alive, outcome_of, read_pid, wait_for
 
@@ -132,6 +133,13 @@ def test_secrets_do_not_reach_the_evaluation() -> None:
     assert "t" not in kept.values()
     assert kept.items() >= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "0", "PATH": "/bin"}.items()
     assert scrub(environ, model_token="read")["HF_TOKEN"] == "read"  # the one that gated models need
+
+
+def test_token_for_gated_models_is_among_the_settings_of_the_evaluation() -> None:
+    worker = read_settings({"HF_TOKEN": "write", "MOE_CAP_MODEL_TOKEN": "read", "PATH": "/bin"})
+    given = scrub({"HF_TOKEN": "write", "MOE_CAP_MODEL_TOKEN": "read"}, model_token=worker.model_token)
+    assert read_settings(given).model_token == "read"
+    assert "write" not in given.values()
 
 
 def test_only_the_newest_ended_runs_are_kept(tmp_path: Path) -> None:
