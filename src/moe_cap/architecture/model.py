@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Protocol
 
 from moe_cap.architecture.feed_forward import DenseFfn, FeedForward, MoeFfn
 from moe_cap.architecture.mixers import Mixer
-from moe_cap.architecture.weights import Part, Weight
+from moe_cap.architecture.weights import Part, Weight, count_parameters
 
 
 class StorageWidth(Protocol):
@@ -135,7 +137,7 @@ class Architecture:
     @property
     def moe_blocks(self) -> tuple[MoeFfn, ...]:
         """The mixture of every MoE layer, in layer order."""
-        return tuple(layer.feed_forward for layer in self.layers if isinstance(layer.feed_forward, MoeFfn))
+        return _moe_blocks(self)
 
     @property
     def num_experts(self) -> int:
@@ -154,14 +156,15 @@ class Architecture:
 
     def weights(self) -> Iterator[tuple[Part, str, Weight, int]]:
         """Every stored tensor of the model without MTP: part, full name, tensor, how many there are alike."""
-        for part, tensors in self._outside_layers():
+        for part, tensors in self.outside_layers():
             yield from ((part, weight.name, weight, 1) for weight in tensors)
         for layer in self.layers:
             yield from ((part, f"{layer.path}.{weight.name}", weight, n) for part, weight, n in layer.weights())
         if self.encoder is not None:
             yield from (item for item in self.encoder.weights() if item[0] is not Part.EMBEDDING)
 
-    def _outside_layers(self) -> Iterator[tuple[Part, tuple[Weight, ...]]]:
+    def outside_layers(self) -> Iterator[tuple[Part, tuple[Weight, ...]]]:
+        """Stored tensors that belong to no layer, by part."""
         yield Part.EMBEDDING, self.embedding
         yield Part.LM_HEAD, tuple(weight for weight in self.lm_head if not (self.tied and weight.is_matrix))
         yield Part.NORM, self.norms
@@ -169,11 +172,31 @@ class Architecture:
 
     def parameters(self) -> Parameters:
         """Parameters of the model without its MTP layers, by part."""
-        counts = dict.fromkeys(Part, 0)
-        for part, _, weight, copies in self.weights():
-            counts[part] += weight.num_parameters * copies
-        inactive = sum(_count_layer(layer)[1] for stack in self.stacks for layer in stack.layers)
-        return _parameters(counts, inactive)
+        return _parameters(*self._count())
+
+    def _count(self) -> tuple[dict[Part, int], int]:
+        """Parameters by part, and how many of them a token does not use."""
+        counts, inactive = dict.fromkeys(Part, 0), 0
+        for part, tensors in self.outside_layers():
+            counts[part] += count_parameters(tensors)
+        kinds = [(*_count_layer(layer), number) for layer, number in self.kinds_of_layers()]
+        if self.encoder is not None:
+            kinds.append((*self.encoder._count(), 1))
+            counts[Part.EMBEDDING] -= count_parameters(self.encoder.embedding)
+        for kind_counts, kind_inactive, number in kinds:
+            inactive += number * kind_inactive
+            counts = {part: counts[part] + number * kind_counts[part] for part in Part}
+        return counts, inactive
+
+    def kinds_of_layers(self) -> tuple[tuple[Layer, int], ...]:
+        """One of each kind of layer with their number: layers of a kind have the same tensors under other paths."""
+        first: dict[tuple[int, ...], Layer] = {}
+        numbers: Counter[tuple[int, ...]] = Counter()
+        for layer in self.layers:
+            kind = (id(layer.mixer), id(layer.feed_forward), id(layer.norms), id(layer.other))
+            first.setdefault(kind, layer)
+            numbers[kind] += 1
+        return tuple((first[kind], number) for kind, number in numbers.items())
 
     def parameters_by_layer(self) -> tuple[Parameters, ...]:
         """Parameters of each decoder layer, by part."""
@@ -211,3 +234,9 @@ class Architecture:
     def state_elements(self) -> int:
         """Values of recurrent state that each sequence keeps over all layers."""
         return sum(layer.mixer.state_elements for layer in self.layers)
+
+
+@lru_cache(maxsize=64)
+def _moe_blocks(arch: Architecture) -> tuple[MoeFfn, ...]:
+    """Remembered, because every step that is counted asks."""
+    return tuple(layer.feed_forward for layer in arch.layers if isinstance(layer.feed_forward, MoeFfn))

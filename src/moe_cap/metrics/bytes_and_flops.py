@@ -161,12 +161,12 @@ def _every_expert(moe: MoeFfn) -> float:
 def _flops_per_token(arch: Architecture, experts_used: Callable[[MoeFfn], float]) -> dict[Part, float]:
     """Matrix FLOPs of one token by part, without the output head."""
     flops = dict.fromkeys(Part, 0.0) | {Part.OTHER: float(matmul_flops(arch.other))}
-    for layer in arch.layers:
+    for layer, number in arch.kinds_of_layers():
         for part, weight, _ in layer.weights():
             if part is not Part.EXPERTS:
-                flops[part] += weight.flops_per_token
+                flops[part] += number * weight.flops_per_token
         if isinstance(layer.feed_forward, MoeFfn):
-            flops[Part.EXPERTS] += experts_used(layer.feed_forward) * matmul_flops(layer.feed_forward.expert)
+            flops[Part.EXPERTS] += number * experts_used(layer.feed_forward) * matmul_flops(layer.feed_forward.expert)
     return flops
 
 

@@ -11,6 +11,7 @@ from moe_cap.architecture import Architecture, Layer, Mixer, MoeFfn, Part
 from moe_cap.architecture.weights import Weight
 from moe_cap.metrics.parallelism import SINGLE_DEVICE, Parallelism
 from moe_cap.precision import StoragePlan
+from moe_cap.precision.plan import layers_stored_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +60,31 @@ def expert_bytes(layer: Layer, storage: StoragePlan) -> int:
     return sum(_bytes(storage, Part.EXPERTS, f"{layer.path}.{weight.name}", weight) for weight in expert)
 
 
-def _outside_experts(arch: Architecture) -> Iterator[tuple[Part, str, Weight]]:
-    """Every tensor of the decoder but its routed experts and its output head: part, full name, tensor."""
-    yield from ((Part.EMBEDDING, weight.name, weight) for weight in arch.embedding)
-    yield from ((Part.NORM, weight.name, weight) for weight in arch.norms)
-    yield from ((Part.OTHER, weight.name, weight) for weight in arch.other)
-    for layer in arch.layers:
-        named = ((part, f"{layer.path}.{weight.name}", weight) for part, weight, _ in layer.weights())
-        yield from (item for item in named if item[0] is not Part.EXPERTS)
+def _outside_experts(arch: Architecture, storage: StoragePlan) -> Iterator[tuple[Part, Weight, int, int]]:
+    """Every tensor of the decoder but its routed experts and its output head: part, tensor, bytes, how many alike."""
+    outside = ((Part.EMBEDDING, arch.embedding), (Part.NORM, arch.norms), (Part.OTHER, arch.other))
+    for part, tensors in outside:
+        yield from ((part, weight, _bytes(storage, part, weight.name, weight), 1) for weight in tensors)
+    for layer, number in layers_stored_alike(arch, storage):
+        for part, weight, _ in layer.weights():
+            if part is not Part.EXPERTS:
+                yield part, weight, _bytes(storage, part, f"{layer.path}.{weight.name}", weight), number
 
 
 @lru_cache(maxsize=64)
-def _widths(arch: Architecture, storage: StoragePlan) -> dict[tuple[Part, int | None], int]:
-    """Bytes that every step reads, by part and by the slices that tensor parallelism can cut the tensor into."""
-    sizes: Counter[tuple[Part, int | None]] = Counter()
-    for part, path, weight in _outside_experts(arch):
-        if not weight.lookup:
-            sizes[part, weight.tp_ways] += _bytes(storage, part, path, weight)
-    return dict(sizes)
+def _always_and_rows(arch: Architecture, storage: StoragePlan) -> tuple[dict[tuple[Part, int | None], int], int]:
+    """Bytes that every step reads, by part and by the slices that tensor parallelism can cut the tensor into.
 
-
-@lru_cache(maxsize=64)
-def _token_rows(arch: Architecture, storage: StoragePlan) -> int:
-    """Bytes of the rows that one token reads in lookup tables."""
-    tables = ((part, path, weight) for part, path, weight in _outside_experts(arch) if weight.lookup)
-    return sum(-(-_bytes(storage, *table) // table[2].shape[0]) for table in tables)
+    Beside them the bytes of the rows that one token reads in lookup tables.
+    """
+    always: Counter[tuple[Part, int | None]] = Counter()
+    rows = 0
+    for part, weight, size, number in _outside_experts(arch, storage):
+        if weight.lookup:
+            rows += number * -(-size // weight.shape[0])
+        else:
+            always[part, weight.tp_ways] += number * size
+    return dict(always), rows
 
 
 @lru_cache(maxsize=64)
@@ -103,7 +104,8 @@ def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = 
     Tensors are walked once per architecture and storage; further layouts only multiply, so a planner can try many.
     """
     always = dict.fromkeys(Part, 0.0)
-    for (part, ways), size in _widths(arch, storage).items():
+    widths, token_rows = _always_and_rows(arch, storage)
+    for (part, ways), size in widths.items():
         always[part] += size * parallel.copies(ways)
     kinds = Counter(id(layer.mixer) for layer in arch.layers)
     mixers = {id(layer.mixer): layer.mixer for layer in arch.layers}
@@ -111,7 +113,7 @@ def footprint(arch: Architecture, storage: StoragePlan, parallel: Parallelism = 
     return Footprint(
         always=always,
         lm_head=head * parallel.replicas,
-        token_rows=_token_rows(arch, storage),
+        token_rows=token_rows,
         experts=_experts(arch, storage),
         mixers=tuple((mixers[kind], number) for kind, number in kinds.items()),
     )

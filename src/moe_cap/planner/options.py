@@ -185,35 +185,41 @@ def _option(
         peak_flops = device.peak_flops(compute_dtype)
     except MissingPeakError as error:
         return option(None, None, str(error))
-    resident = _fewest(device, peak_flops, loads, tpot_s, batch, assumed, offload=False)
-    offloaded = _fewest(device, peak_flops, loads, tpot_s, batch, assumed, offload=True)
+    resident = _fewest(device, peak_flops, loads, tpot_s, assumed, offload=False)
+    offloaded = _fewest(device, peak_flops, loads, tpot_s, assumed, offload=True)
     if resident or offloaded:
-        return option(resident, offloaded, None)
+        held = _fit(device, resident, tpot_s, batch, assumed) if resident else None
+        if offloaded == resident:
+            return option(held, held, None)
+        return option(held, _fit(device, offloaded, tpot_s, batch, assumed) if offloaded else None, None)
     return option(None, None, f"{max(assumed.counts)} of them are not enough")
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A layout that meets the target: the share of the time that it needs, of each limit, and the bytes offloaded."""
+
+    step_share: float
+    used: Mapping[Limit, float]
+    load: _Load
+    away: float
+
+
 def _fewest(
-    device: Device,
-    peak_flops: float,
-    loads: list[_Load],
-    tpot_s: float,
-    batch: int,
-    assumed: Assumptions,
-    *,
-    offload: bool,
-) -> Fit | None:
-    best: tuple[float, dict[Limit, float], _Load, float] | None = None
+    device: Device, peak_flops: float, loads: list[_Load], tpot_s: float, assumed: Assumptions, *, offload: bool
+) -> _Choice | None:
+    best: _Choice | None = None
     for load in loads:
-        if best is not None and load.count > best[2].count:
+        if best is not None and load.count > best.load.count:
             break
         found = _used(device, peak_flops, load, tpot_s, assumed, offload=offload)
         if found is None:
             continue
         used, away = found
         step_share = max(share for limit, share in used.items() if limit is not Limit.MEMORY)
-        if best is None or step_share < best[0]:
-            best = (step_share, used, load, away)
-    return None if best is None else _fit(device, *best, tpot_s=tpot_s, batch=batch, assumed=assumed)
+        if best is None or step_share < best.step_share:
+            best = _Choice(step_share, used, load, away)
+    return best
 
 
 def _used(
@@ -226,11 +232,11 @@ def _used(
     if excess and (not offload or link is None or excess > load.expert_bytes):
         return None
     budget_s = tpot_s * assumed.reachable_bandwidth
-    used = {
-        Limit.MEMORY: min(load.held_bytes / capacity, 1.0),
-        Limit.BANDWIDTH: load.read_bytes / (count * (device.peak_bytes_per_s.value or 0.0) * budget_s),
-        Limit.COMPUTE: load.flops / (count * peak_flops * assumed.reachable_flops * tpot_s),
-    }
+    bandwidth = load.read_bytes / (count * (device.peak_bytes_per_s.value or 0.0) * budget_s)
+    compute = load.flops / (count * peak_flops * assumed.reachable_flops * tpot_s)
+    if bandwidth > 1 or compute > 1:
+        return None
+    used = {Limit.MEMORY: min(load.held_bytes / capacity, 1.0), Limit.BANDWIDTH: bandwidth, Limit.COMPUTE: compute}
     if excess and link is not None:
         crossing = excess / load.expert_bytes * load.activated_expert_bytes
         used[Limit.LINK] = crossing / (count * link * budget_s)
@@ -240,10 +246,8 @@ def _used(
     return None if max(used.values()) > 1 else (used, excess)
 
 
-def _fit(
-    device: Device, step_share: float, used: dict[Limit, float], load: _Load, away: float, *, tpot_s: float, batch: int,
-    assumed: Assumptions,
-) -> Fit:  # fmt: skip
+def _fit(device: Device, choice: _Choice, tpot_s: float, batch: int, assumed: Assumptions) -> Fit:
+    load, away, used, step_share = choice.load, choice.away, choice.used, choice.step_share
     count = load.count
     unknown: dict[str, str] = {}
     for name, cell in (("power_w", device.tdp_w), ("all_in_power_w", device.all_in_power_w)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from moe_cap.architecture.model import Architecture
+from moe_cap.architecture.model import Architecture, Layer
 from moe_cap.architecture.weights import Part, Weight
 from moe_cap.errors import UnknownPrecisionError
 from moe_cap.precision.formats import (
@@ -116,16 +116,30 @@ def storage_of(arch: Architecture, precision: str) -> StoragePlan:
         UnknownPrecisionError: no such precision, or mxfp4 for a model without experts.
     """
     plan = uniform_storage(precision)
-    parts = {part for part, *_ in arch.weights()}
-    if plan.rules and not any(rule.parts is None or rule.parts & parts for rule in plan.rules):
+    covered = [rule.parts for rule in plan.rules if rule.parts is not None]
+    if covered and not any(part in parts for parts in covered for part, *_ in arch.weights()):
         raise UnknownPrecisionError(f"{precision} stores routed experts only, and {arch.model_type} has none")
     return plan
+
+
+def layers_stored_alike(arch: Architecture, storage: StoragePlan) -> tuple[tuple[Layer, int], ...]:
+    """One of all layers that are stored alike, with their number; rules that name modules tell every layer apart."""
+    if any(rule.modules is not None for rule in storage.rules):
+        return tuple((layer, 1) for layer in arch.layers)
+    return arch.kinds_of_layers()
 
 
 @lru_cache(maxsize=64)
 def stored_bytes(arch: Architecture, storage: StoragePlan) -> int:
     """Bytes of all weights without the MTP layers, as a checkpoint stores them."""
-    return sum(
-        n * storage.format_of(part, path.rpartition(".")[0], weight).bytes_of(weight.shape)
-        for part, path, weight, n in arch.weights()
-    )
+    total = 0
+    for part, tensors in arch.outside_layers():
+        total += sum(storage.format_of(part, weight.module, weight).bytes_of(weight.shape) for weight in tensors)
+    for layer, number in layers_stored_alike(arch, storage):
+        for part, weight, copies in layer.weights():
+            weight_format = storage.format_of(part, f"{layer.path}.{weight.module}", weight)
+            total += number * copies * weight_format.bytes_of(weight.shape)
+    if arch.encoder is None:
+        return total
+    table = sum(storage.plain.bytes_of(weight.shape) for weight in arch.encoder.embedding)
+    return total + stored_bytes(arch.encoder, storage) - table
