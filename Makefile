@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench engines-test clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,11 @@ check: .venv/.dev-installed  ## style and types; fast, before each commit
 bench: .venv/.installed  ## our published speeds, each against its rival in the same run; takes long, wants a quiet machine
 	$(BIN)/python benchmarks/accounting_latency.py
 	$(BIN)/python benchmarks/load_client.py
+
+engines-test: .venv/.dev-installed  ## real engines on a processor, installed once into .cache/engines; takes long
+	@mkdir -p .cache/engines
+	for install in tests/engines/install-*; do nice "$$install" .cache/engines || exit 1; done
+	$(BIN)/python -m pytest tests/engines --timeout 1200
 
 clean:  ## remove the environment and local state; stores stay
 	rm -rf .venv data build dist

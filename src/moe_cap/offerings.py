@@ -72,6 +72,24 @@ ENGINES: dict[str, EngineOffer] = {
             "Streaming client, closed loop, against its stock server in a process of its own.",
         ),
         EngineOffer(
+            "llama-cpp", "llama.cpp", "moe_cap.measure.engines.llama_cpp",
+            ("fp32", "bf16"),
+            "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
+            "Streaming client, closed loop, against a stock llama-server in a process of its own.",
+        ),
+        EngineOffer(
+            "llama-cpp-offload", "llama.cpp, experts in host memory", "moe_cap.measure.engines.llama_cpp_offload",
+            ("fp32", "bf16"),
+            "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
+            "Streaming client, closed loop, against a stock llama-server in a process of its own, with --cpu-moe.",
+        ),
+        EngineOffer(
+            "sglang", "SGLang", "moe_cap.measure.engines.sglang",
+            ("fp32", "bf16"),
+            "Returned by SGLang itself in a second pass over the same tokens, as one prompt each.",
+            "Streaming client, closed loop, against its stock server in a process of its own.",
+        ),
+        EngineOffer(
             "fake", "Fake (tests)", "moe_cap.measure.engines.fake",
             ("fp32", "bf16", "int8", "int4"),
             "A fixed rule of token and layer.",

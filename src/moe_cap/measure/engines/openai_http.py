@@ -138,6 +138,10 @@ class OpenAiHttp:
         """
         return self._json("POST", f"{self._url}/completions", body)
 
+    def post(self, path: str, body: dict[str, JsonValue]) -> dict[str, Any]:
+        """What an engine offers below the server's root, beside OpenAI's interface; raises as `complete` does."""
+        return self._json("POST", self._url.removesuffix("/v1") + path, body)
+
     def _json(self, method: str, url: str, body: dict[str, JsonValue] | None) -> dict[str, Any]:
         try:
             response = self._client.request(method, url, json=body)

@@ -1,0 +1,169 @@
+"""SGLang, as its stock server.
+
+The timed pass runs on a server that knows nothing of us. For the routing pass it is started once more with
+`--enable-return-routed-experts`; the same tokens go through its own interface as one prompt each. Its passes are not
+read off the arrivals: it computes prompts in passes of their own, during which running requests wait.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from moe_cap.architecture import Architecture, parse_config
+from moe_cap.errors import InvalidRunError, ServerError
+from moe_cap.measure.engines.base import Completion, LaunchSpec, Request, RoutingRows
+from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, cast_bytes, package_version
+from moe_cap.measure.engines.server import HOME, PORT, Server
+from moe_cap.measure.engines.teacher_forcing import forced_tokens
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.result import EngineRecord
+
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+PRECISIONS = {name: precision for precision, name in DTYPES.items()}
+BYTES = {"bf16": 2, "fp32": 4}
+ROUTED_AT_ONCE = 8
+
+
+def generate_body(tokens: Sequence[int], prompt_tokens: int) -> dict[str, JsonValue]:
+    """A request to /generate: one more token, the experts of every position, and what else could have been said.
+
+    Args:
+        tokens: prompt and output but the last token.
+        prompt_tokens: of the timed request; log-probabilities are told from its last token on.
+    """
+    return {
+        "input_ids": list(tokens),
+        "sampling_params": {"max_new_tokens": 1, "temperature": 0, "ignore_eos": True},
+        "return_routed_experts": True,
+        "return_logprob": True,
+        "logprob_start_len": prompt_tokens - 1,
+        "top_logprobs_num": 1,
+    }
+
+
+def parse_experts(answer: Mapping[str, Any], architecture: Architecture) -> NDArray[np.int16]:
+    """`meta_info.routed_experts`, [positions, MoE layers, top_k].
+
+    Base64 of raw int32 [positions, layers, top_k], without a header; dense layers are there and left out
+    (sglang/srt/state_capturer/routed_experts.py, 0.5.17 to 0.5.23).
+
+    Raises:
+        InvalidRunError: it is not there, or is no whole number of positions.
+    """
+    try:
+        told = np.frombuffer(base64.b64decode(answer["meta_info"]["routed_experts"], validate=True), np.int32)
+        every = told.reshape(-1, len(architecture.layers), architecture.top_k)
+        if not len(every):
+            raise ValueError("the field is empty")
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise InvalidRunError(f"SGLang returned no routed experts that can be read: {error!r}") from error
+    return every[:, list(architecture.moe_layers)].astype(np.int16)
+
+
+def parse_predicted(answer: Mapping[str, Any], output_tokens: int) -> tuple[int, ...]:
+    """Greedy token after the prompt and after each output token but the last.
+
+    Raises:
+        ServerError: the answer does not tell them all.
+    """
+    try:
+        places = answer["meta_info"]["input_top_logprobs"][-(output_tokens - 1) :] if output_tokens > 1 else []
+        told = (*(int(place[0][1]) for place in places), int(answer["output_ids"][-1]))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ServerError(f"SGLang does not tell what it would have said: {error!r}") from error
+    if len(told) != output_tokens:
+        raise ServerError(f"SGLang told {len(told)} of {output_tokens} predictions")
+    return told
+
+
+class SglangEngine(ServerEngine):
+    """The engine as a description; see `moe_cap.measure.engines.base.Engine`."""
+
+    name = "sglang"
+
+    def version_in(self, home: Path) -> str | None:
+        """Of its package."""
+        return package_version(home, "sglang")
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """Its server by module; the prefix cache is off, because repetitions send the same prompts."""
+        self.check_precision(precision)
+        argv = (
+            f"{HOME}/bin/python", "-m", "sglang.launch_server",
+            "--model-path", str(files.folder), "--served-model-name", files.name,
+            "--host", "127.0.0.1", "--port", PORT, "--dtype", DTYPES[precision],
+            "--disable-radix-cache", "--sampling-defaults", "openai",
+        )  # fmt: skip
+        return LaunchSpec(files=files, precision=precision, argv=argv, ready_url=f"http://127.0.0.1:{PORT}/health")
+
+    def routing_spec(self, timed: LaunchSpec) -> LaunchSpec:
+        """The timed server's specification with its own recording."""
+        return replace(timed, argv=(*timed.argv, "--enable-return-routed-experts"))
+
+    def session(
+        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> SglangSession:
+        """Over a server that answers."""
+        return SglangSession(self, endpoint, spec, server, attachment)
+
+
+class SglangSession(ServerSession):
+    """A running SGLang; see `moe_cap.measure.engines.base.Session`."""
+
+    def __init__(
+        self, engine: SglangEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> None:
+        super().__init__(engine, endpoint, spec, server, attachment)
+        self._routing_spec = engine.routing_spec(spec)
+
+    def describe(self) -> EngineRecord:
+        """By /get_server_info of the timed server."""
+        record = super().describe()
+        told = record.arguments
+        compute = PRECISIONS.get(str(told.get("dtype")))
+        cache = str(told.get("kv_cache_dtype", "auto"))
+        return record.model_copy(
+            update={
+                "compute_dtype": compute,
+                "kv_dtype": compute if cache == "auto" else PRECISIONS.get(cache, cache),
+                "tensor_parallel": int(str(told.get("tp_size", 1))),
+                "expert_parallel": int(str(told.get("ep_size", 1))),
+                "data_parallel": int(str(told.get("dp_size", 1))),
+                "pipeline_parallel": int(str(told.get("pp_size", 1))),
+            }
+        )
+
+    def weights_bytes(self) -> float:
+        """Every value of the checkpoint in the number format that was asked for."""
+        return cast_bytes(self._spec.files, BYTES[self._spec.precision])
+
+    def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
+        """The same tokens through SGLang itself, recorded."""
+        architecture = parse_config(self._spec.files.config)
+        if not architecture.moe_blocks:
+            return ()
+        self.serve(self._routing_spec)
+
+        def one(request: Request, completion: Completion) -> RoutingRows:
+            body = generate_body(forced_tokens(request, completion), len(request.prompt))
+            answer = self._http.post("/generate", body)
+            return RoutingRows(
+                request.id, parse_experts(answer, architecture), parse_predicted(answer, len(completion.tokens))
+            )
+
+        with ThreadPoolExecutor(ROUTED_AT_ONCE) as pool:
+            return tuple(pool.map(one, requests, completions))
+
+
+ENGINE = SglangEngine()
