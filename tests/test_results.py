@@ -1,7 +1,7 @@
 """Results are published once, read back as they were, and load as a dataset."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from moe_cap.errors import AlreadyPublishedError, InvalidInputError, NotFoundError, OutcomeUnknownError
-from moe_cap.results import CARD, MANIFEST, TABLE, ResultStore, read_card
+from moe_cap.results import CARD, MANIFEST, TABLE, ResultStore, Table, read_card
 from moe_cap.store import FolderStore, HubStore, MemoryStore, Store
 from tests.hub.app import Server
 from tests.hub.fixtures import LARGE_FILE_WARNING
@@ -80,19 +80,20 @@ class ResultsContract:
     def test_snapshot_is_replaced_together_with_its_manifest(self, results: ResultStore, store: Store) -> None:
         for models in (["a"], ["a", "b"]):
             table = make_table(models)
-            results.write_snapshot(table, {"rows": len(models)})
+            built: Table = table, {"rows": len(models)}
+            results.write_snapshot(lambda _, built=built: built)
             rev = store.head()
             assert store.read(TABLE, rev) == table
             told = {"rows": len(models), "written_at": "2026-11-18T11:06:40+00:00"}
             assert json.loads(store.read(MANIFEST, rev)) == told
             assert store.read(CARD, rev) == read_card()
-        results.write_snapshot(table, {"rows": 2})
+        results.write_snapshot(lambda _: built)
         assert store.head() == rev
 
     @pytest.mark.filterwarnings(LARGE_FILE_WARNING)
     def test_snapshot_leaves_the_readme_of_others_alone(self, results: ResultStore, store: Store) -> None:
         store.commit({CARD: b"mine"}, [], store.head(), "card")
-        results.write_snapshot(make_table(["a"]), {})
+        results.write_snapshot(lambda _: (make_table(["a"]), {}))
         assert store.read(CARD, store.head()) == b"mine"
 
 
@@ -126,6 +127,22 @@ class TestResultsInMemory(ResultsContract):
             assert len(list(results.read_all())) == number
         assert store.reads == 2
 
+    def test_table_that_became_stale_while_it_was_built_is_built_again(self) -> None:
+        store = MemoryStore()
+        slow, quick = (ResultStore(store, sleep=lambda _: None) for _ in range(2))
+        seen: list[int] = []
+
+        def build(records: Sequence[tuple[str, bytes]]) -> Table:
+            if not seen:
+                quick.publish(b"{}", result_id=ID, year_month="2026-11")
+                quick.write_snapshot(lambda newest: (b"%d rows" % len(newest), {}))
+            seen.append(len(records))
+            return b"%d rows" % len(records), {}
+
+        slow.write_snapshot(build)
+        assert store.read(TABLE, store.head()) == b"1 rows"
+        assert seen == [0, 1]
+
 
 class TestResultsInFolder(ResultsContract):
     @pytest.fixture
@@ -137,7 +154,7 @@ class TestResultsInFolder(ResultsContract):
     ) -> None:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         results.publish(b"{}", result_id=ID, year_month="2026-11")
-        results.write_snapshot(make_table(["Qwen/Qwen3-30B-A3B", "x"]), {})
+        results.write_snapshot(lambda _: (make_table(["Qwen/Qwen3-30B-A3B", "x"]), {}))
         folder, cache = tmp_path / "results", tmp_path / "cache"
         assert (folder / ".store").exists()
         loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
@@ -169,7 +186,7 @@ class TestResultsOnHub(ResultsContract):
     def test_repository_loads_as_a_dataset(
         self, results: ResultStore, store: HubStore, hub: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        results.write_snapshot(make_table(["a", "b"]), {})
+        results.write_snapshot(lambda _: (make_table(["a", "b"]), {}))
         template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

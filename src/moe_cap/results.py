@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from random import Random, SystemRandom
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 TABLE = "snapshots/leaderboard.parquet"
 MANIFEST = "snapshots/manifest.json"
 CARD = "README.md"
+
+Table = tuple[bytes, Mapping[str, object]]
+"""Parquet bytes, and what the manifest says of them; `written_at` is added to it."""
 
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _YEAR_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -69,14 +72,14 @@ class ResultStore:
 
         def is_there(rev: str) -> bool:
             place = self._places(rev).get(result_id)
-            if place is None:
-                return False
-            if not has_content_id(data, place[1]):
-                raise AlreadyPublishedError(f"result {result_id} is published with another content, as {place[0]}")
-            return True
+            return place is not None and has_content_id(data, place[1])
 
         def plan(rev: str) -> Change | None:
-            return None if is_there(rev) else Change({path: data}, [], f"publish {result_id}")
+            if is_there(rev):
+                return None
+            if place := self._places(rev).get(result_id):
+                raise AlreadyPublishedError(f"result {result_id} is published with another content, as {place[0]}")
+            return Change({path: data}, [], f"publish {result_id}")
 
         transact(self._store, plan, is_there, sleep=self._sleep, rng=self._rng)
 
@@ -119,24 +122,30 @@ class ResultStore:
         """Return what changes whenever anything in the store did."""
         return self._store.head()
 
-    def write_snapshot(self, parquet: bytes, manifest: Mapping[str, object]) -> None:
-        """Replace the table and say in the manifest what it was made from; nothing is written for the same table.
+    def write_snapshot(self, build: Callable[[Sequence[tuple[str, bytes]]], Table]) -> None:
+        """Replace the table with one of exactly the records that it is committed onto; the same table writes nothing.
 
-        The manifest gets `written_at` beside what is given. A store without a README gets the card that makes
-        `datasets.load_dataset` find the table.
+        A store without a README gets the card that makes `datasets.load_dataset` find the table.
+
+        Args:
+            build: makes the Parquet bytes and the manifest of all ids and records. It is called again whenever the
+                store moved on meanwhile, so that no table of fewer records replaces one of more.
         """
-        written_at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
-        told = _json({**manifest, "written_at": written_at})
+        built = b""
 
         def is_there(rev: str) -> bool:
             content_id = self._store.list("", rev).get(TABLE)
-            return content_id is not None and has_content_id(parquet, content_id)
+            return content_id is not None and has_content_id(built, content_id)
 
         def plan(rev: str) -> Change | None:
+            nonlocal built
+            built, manifest = build(self._read_all(rev))
             if is_there(rev):
                 return None
+            written_at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
             card = {} if CARD in self._store.list("", rev) else {CARD: read_card()}
-            return Change({TABLE: parquet, MANIFEST: told, **card}, [], "refresh the table of all results")
+            told = _json({**manifest, "written_at": written_at})
+            return Change({TABLE: built, MANIFEST: told, **card}, [], "refresh the table of all results")
 
         transact(self._store, plan, is_there, sleep=self._sleep, rng=self._rng)
 
