@@ -224,12 +224,19 @@ class Queue:
         return transitions.expired(request, now_s=now_s, max_attempts=self.max_attempts)
 
     def _end(self, request: Request, step: Callable[[Request], Request], verb: str) -> Request:
-        lease_id = request.lease.id if request.lease else None
+        written: list[Request] = []
+
+        def ended(mine: Request) -> Request:
+            written[:] = [step(mine)]
+            return written[0]
 
         def has_ended(found: Request) -> bool:
-            return any(attempt.lease_id == lease_id for attempt in found.history)
+            """The very ending that was written: one of this lease may be somebody else's verdict on it."""
+            (ours,) = written
+            same_results = ours.state is not State.FINISHED or found.result_ids == ours.result_ids
+            return same_results and ours.history[-1] in found.history
 
-        return self._held(request, step, has_ended, verb)
+        return self._held(request, ended, has_ended, verb)
 
     def _held(
         self, request: Request, step: Callable[[Request], Request], landed: Callable[[Request], bool], verb: str
