@@ -43,6 +43,7 @@ def nvml(cards: list[tuple[str, int, int]], *, vgpu: bool = False, mig: bool = F
         nvmlDeviceGetCount=lambda: len(cards),
         nvmlDeviceGetHandleByIndex=lambda index: cards[index],
         nvmlDeviceGetName=lambda card: card[0],
+        nvmlDeviceGetUUID=lambda card: f"GPU-{cards.index(card)}",
         nvmlDeviceGetPciInfo=lambda card: SimpleNamespace(pciDeviceId=card[1] << 16 | 0x10DE),
         nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=card[2]),
         nvmlDeviceGetVirtualizationMode=lambda card: 2 if vgpu else 0,
@@ -144,6 +145,8 @@ def test_a_machine_without_a_gpu_offers_its_processor(tmp_path: Path) -> None:
 def test_a_gpu_goes_before_the_processor(tmp_path: Path) -> None:
     machine = detect_machine(readers=[lambda: ask_nvml(nvml([("NVIDIA L4", 0x27B8, 1)]))], proc=tmp_path)
     assert [device.device_id for device in machine.devices] == ["l4-24gb"]
+    assert machine.devices[0].uuid == "0"
+    assert machine.processor.device_id == "cpu-probed"
 
 
 def test_this_machine_is_read() -> None:

@@ -12,7 +12,7 @@ import io
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class FoundDevice:
         pci_id: `vendor:device`, lower-case hex.
         memory_bytes: as the library says it; drivers reserve some, so it is no key to anything.
         driver: version of the driver.
+        uuid: of this very card, as CUDA spells it (without `GPU-`); None where the library does not say.
     """
 
     device_id: str | None
@@ -45,6 +46,7 @@ class FoundDevice:
     pci_id: str | None
     memory_bytes: int | None
     driver: str | None
+    uuid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,17 @@ class Machine:
     os: str
     architecture: str
 
+    @property
+    def processor(self) -> FoundDevice:
+        """The processor as a device, on a machine with GPUs too."""
+        name = self.cpu_model or "processor"
+        return FoundDevice(CPU_PROBED, None, self.cpu_vendor or "unknown", name, None, self.dram_bytes, None)
+
+    @property
+    def gpus(self) -> tuple[FoundDevice, ...]:
+        """The devices that are no processor, in the vendors' order."""
+        return tuple(device for device in self.devices if device.device_id != CPU_PROBED)
+
 
 def detect_machine(
     readers: Sequence[Callable[[], tuple[FoundDevice, ...]]] | None = None, *, proc: Path = Path("/proc")
@@ -75,13 +88,8 @@ def detect_machine(
     cpu = parse_cpuinfo(_text(proc / "cpuinfo"))
     dram_bytes = parse_meminfo(_text(proc / "meminfo")) or _sysconf_memory()
     cpu_model = cpu.model or platform.processor() or None
-    found = [device for read in (readers or (read_nvidia, read_amd)) for device in read()]
-    if not found:
-        found = [
-            FoundDevice(CPU_PROBED, None, cpu.vendor or "unknown", cpu_model or "processor", None, dram_bytes, None)
-        ]
-    return Machine(
-        devices=tuple(found),
+    machine = Machine(
+        devices=tuple(device for read in (readers or (read_nvidia, read_amd)) for device in read()),
         cpu_model=cpu_model,
         cpu_vendor=cpu.vendor,
         sockets=cpu.sockets,
@@ -91,6 +99,7 @@ def detect_machine(
         os=platform.platform(),
         architecture=platform.machine(),
     )
+    return machine if machine.devices else replace(machine, devices=(machine.processor,))
 
 
 def read_nvidia() -> tuple[FoundDevice, ...]:
@@ -143,7 +152,15 @@ def _nvidia_device(nvml: Any, handle: Any, driver: str) -> FoundDevice:
         memory_bytes=_asked(nvml, lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).total)),
         driver=driver,
         shared=_nvidia_share(nvml, handle),
+        uuid=_nvidia_uuid(nvml, handle),
     )
+
+
+def _nvidia_uuid(nvml: Any, handle: Any) -> str | None:
+    try:
+        return _string(nvml.nvmlDeviceGetUUID(handle)).removeprefix("GPU-")
+    except nvml.NVMLError:
+        return None
 
 
 def _nvidia_share(nvml: Any, handle: Any) -> str | None:
@@ -181,11 +198,19 @@ def _amd_device(amdsmi: Any, handle: Any) -> FoundDevice:
 
 
 def _found(
-    *, vendor: str, name: str, pci_id: str, memory_bytes: int | None, driver: str, shared: str | None
+    *,
+    vendor: str,
+    name: str,
+    pci_id: str,
+    memory_bytes: int | None,
+    driver: str,
+    shared: str | None,
+    uuid: str | None = None,
 ) -> FoundDevice:
     device = identify_device(pci_id=pci_id, library_name=name)
     reason = shared or (None if device else f"{name} ({pci_id}) is not in the catalogue; a probe can serve it")
-    return FoundDevice(device.id if device and not shared else None, reason, vendor, name, pci_id, memory_bytes, driver)
+    known = device.id if device and not shared else None
+    return FoundDevice(known, reason, vendor, name, pci_id, memory_bytes, driver, uuid)
 
 
 @dataclass(frozen=True, slots=True)

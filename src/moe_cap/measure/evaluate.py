@@ -17,7 +17,6 @@ from pathlib import Path
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.hardware import detect_machine
-from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
 from moe_cap.measure.accuracy import measure_accuracy
 from moe_cap.measure.costs import assumptions
@@ -27,9 +26,10 @@ from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
+from moe_cap.measure.placement import device_of, found_behind
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
-from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine
+from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
 from moe_cap.precision import StoragePlan, stored_bytes
@@ -179,12 +179,12 @@ def _carry(
 
 def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | None) -> MeasuredMachine:
     record, machine = session.describe(), detect_machine()
-    first = "cpu" if machine.devices[0].device_id == CPU_PROBED else "cuda:0"
-    probe = probe_machine(str(record.arguments.get("device", first)), job.settings.home)
+    asked = job.submission.hardware
+    device = device_of(record, machine, asked)
+    found = found_behind(device, uuid_of(device), machine)
     ranks = record.tensor_parallel * record.pipeline_parallel * record.data_parallel
-    return identify_machine(
-        machine, probe, asked=job.submission.hardware, own=own, num_devices=subject.num_devices or ranks
-    )
+    probe = probe_machine(device, job.settings.home)
+    return identify_machine(machine, found, probe, asked=asked, own=own, num_devices=subject.num_devices or ranks)
 
 
 def _with_arguments(record: EngineRecord, arguments: tuple[str, ...]) -> EngineRecord:

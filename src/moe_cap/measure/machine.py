@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from moe_cap.errors import InvalidRunError, MissingPeakError
 from moe_cap.hardware import Device, DeviceKind, Machine, find_device, probed_device
-from moe_cap.hardware.detect import FoundDevice
+from moe_cap.hardware.detect import CPU_PROBED, FoundDevice
 from moe_cap.hardware.own_figures import OwnFigures
 from moe_cap.measure.probe import Probe
 from moe_cap.result import HardwareRecord
@@ -28,12 +28,14 @@ class MeasuredMachine:
     """What the walk needs to know about the hardware.
 
     Attributes:
+        found: the device that the engine ran on, as its vendor's library describes it.
         device: of the catalogue, or made of the probe.
         in_catalogue: whether its datasheet is known; only then there are datasheet peaks, prices and power limits.
         probe: None for a machine that was only named.
     """
 
     machine: Machine
+    found: FoundDevice
     device: Device
     in_catalogue: bool
     probe: Probe | None
@@ -58,7 +60,7 @@ class MeasuredMachine:
     def record(self, compute_dtype: str) -> HardwareRecord:
         """For the result."""
         peaks = self.peaks(compute_dtype)
-        found = self.machine.devices[0]
+        found = self.found
         return HardwareRecord(
             device=self.device.id,
             device_name=found.name,
@@ -78,28 +80,35 @@ class MeasuredMachine:
 
 
 def identify_machine(
-    machine: Machine, probe: Probe, *, asked: str | None, own: OwnFigures | None = None, num_devices: int = 1
+    machine: Machine,
+    found: FoundDevice,
+    probe: Probe,
+    *,
+    asked: str | None,
+    own: OwnFigures | None = None,
+    num_devices: int = 1,
 ) -> MeasuredMachine:
     """The device that was measured, from the catalogue where it is known.
 
     Args:
         machine: as the vendors' libraries see it.
-        probe: of its first device.
+        found: the device that the engine ran on (`moe_cap.measure.placement`).
+        probe: of that device.
         asked: device that the submission wants, None for any.
         own: the operator's prices and power, in place of the catalogue's.
         num_devices: of that kind, which the engine runs on.
 
     Raises:
-        InvalidRunError: this machine has another device than was asked for.
+        InvalidRunError: it ran on another device than was asked for, or the probe is of another one.
     """
-    found = machine.devices[0]
-    in_catalogue = found.device_id is not None and found.device_id != "cpu-probed"
-    device = find_device(found.device_id or "") if in_catalogue else _from_probe(machine, probe)
+    _refuse_foreign_probe(machine, found, probe)
+    in_catalogue = found.device_id is not None and found.device_id != CPU_PROBED
+    device = find_device(found.device_id or "") if in_catalogue else _from_probe(found, probe)
     if own is not None:
         device = own.onto(device)
-    known = MeasuredMachine(machine, device, in_catalogue=in_catalogue, probe=probe, num_devices=num_devices)
+    known = MeasuredMachine(machine, found, device, in_catalogue=in_catalogue, probe=probe, num_devices=num_devices)
     if asked is not None and asked != known.device.id:
-        raise InvalidRunError(f"{asked} was asked for, this machine has {known.device.id} ({found.name})")
+        raise InvalidRunError(f"{asked} was asked for, the engine ran on {known.device.id} ({found.name})")
     return known
 
 
@@ -112,14 +121,22 @@ def name_machine(device_id: str, num_devices: int, own: OwnFigures | None = None
     device = find_device(device_id)
     found = FoundDevice(device.id, None, device.vendor, device.name, None, None, None)
     machine = Machine((found,), None, None, None, None, None, None, os="", architecture="")
-    return MeasuredMachine(machine, own.onto(device) if own else device, True, None, num_devices)
+    return MeasuredMachine(machine, found, own.onto(device) if own else device, True, None, num_devices)
 
 
-def _from_probe(machine: Machine, probe: Probe) -> Device:
-    found = machine.devices[0]
-    cpu = found.device_id == "cpu-probed"
+def _refuse_foreign_probe(machine: Machine, found: FoundDevice, probe: Probe) -> None:
+    """Libraries spell the name of one device differently; one spelling holds the other."""
+    if found.device_id == CPU_PROBED and machine.cpu_model is None:
+        return  # this kernel has no name for its processor
+    told, probed = found.name.lower(), probe.device.lower()
+    if told not in probed and probed not in told:
+        raise InvalidRunError(f"the engine ran on {found.name}, the probe is of {probe.device}: the peaks are not its")
+
+
+def _from_probe(found: FoundDevice, probe: Probe) -> Device:
+    cpu = found.device_id == CPU_PROBED
     return probed_device(
-        "cpu-probed" if cpu else "gpu-probed",
+        CPU_PROBED if cpu else "gpu-probed",
         name=found.name,
         vendor=found.vendor,
         kind=DeviceKind.CPU if cpu else DeviceKind.GPU,

@@ -90,6 +90,14 @@ def probe_machine(device: str, home: Path) -> Probe:
     return probe
 
 
+def uuid_of(device: str) -> str | None:
+    """Identity of the very card behind torch's name of it, whatever CUDA_VISIBLE_DEVICES renumbers; None on a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if uuid is None else str(uuid).removeprefix("GPU-")
+
+
 def busy_share() -> float:
     """Load average of the last minute over the processors of this process; 0 on an idle machine."""
     return os.getloadavg()[0] / len(os.sched_getaffinity(0))

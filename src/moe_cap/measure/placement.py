@@ -1,0 +1,61 @@
+"""Where an engine ran, by its own record: on which device, spread how, with what outside the devices' memory."""
+
+from __future__ import annotations
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.hardware import FoundDevice, Machine
+from moe_cap.hardware.detect import CPU_PROBED
+from moe_cap.result import EngineRecord
+
+DEVICE_KEYS = ("device", "device_config")
+"""Under which engines tell their device: transformers and SGLang, vLLM."""
+GPU_KINDS = frozenset({"cuda", "hip", "rocm"})
+
+
+def device_of(record: EngineRecord, machine: Machine, asked: str | None) -> str:
+    """The device as torch names it, `cpu` or `cuda:1`.
+
+    An engine that does not tell ran on the processor where there is nothing else, or on what the submission names.
+
+    Raises:
+        InvalidRunError: the engine does not tell and there is a choice, or it runs on what cannot be probed.
+    """
+    told = next((str(record.arguments[key]) for key in DEVICE_KEYS if record.arguments.get(key)), None)
+    if told is None:
+        return _named(machine, asked)
+    kind, _, index = told.partition(":")
+    if kind == "cpu":
+        return "cpu"
+    if kind in GPU_KINDS:
+        return f"cuda:{index or 0}"
+    raise InvalidRunError(f"the engine runs on {told!r}, which cannot be probed: only processors and GPUs of torch can")
+
+
+def _named(machine: Machine, asked: str | None) -> str:
+    if not machine.gpus or asked == CPU_PROBED:
+        return "cpu"
+    places = [index for index, found in enumerate(machine.gpus) if found.device_id == asked]
+    if asked is None or not places:
+        here = ", ".join([found.device_id or found.name for found in machine.gpus] + [CPU_PROBED])
+        raise InvalidRunError(
+            f"the engine does not tell which device it runs on, and this machine has {here}:"
+            f" name one of them as hardware{f', not {asked}' if asked else ''}"
+        )
+    return f"cuda:{places[0]}"
+
+
+def found_behind(device: str, uuid: str | None, machine: Machine) -> FoundDevice:
+    """The device of this machine that torch calls `device`, by its UUID; by its kind where all GPUs are alike.
+
+    Raises:
+        InvalidRunError: it cannot be told which one it is.
+    """
+    if device == "cpu":
+        return machine.processor
+    for found in machine.gpus:
+        if uuid is not None and found.uuid == uuid:
+            return found
+    if len({(found.device_id, found.name) for found in machine.gpus}) == 1:
+        return machine.gpus[0]
+    here = ", ".join(found.name for found in machine.gpus) or "no GPU"
+    raise InvalidRunError(f"the engine runs on {device} ({uuid}), the vendors' libraries see {here}: which is it?")

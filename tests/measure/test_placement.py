@@ -1,0 +1,80 @@
+"""Where an engine ran is read from its own record, never from which device a machine lists first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.hardware import FoundDevice, Machine
+from moe_cap.measure.machine import identify_machine
+from moe_cap.measure.placement import device_of, found_behind
+from moe_cap.measure.probe import Probe
+from moe_cap.result import EngineRecord
+
+H100 = FoundDevice("h100-sxm-80gb", None, "NVIDIA", "NVIDIA H100 80GB HBM3", "10de:2330", 80 * 2**30, "580", "aaaa")
+L4 = FoundDevice("l4-24gb", None, "NVIDIA", "NVIDIA L4", "10de:27b8", 24 * 2**30, "580", "bbbb")
+GPUS = Machine((H100, L4), "AMD EPYC 9654", "AuthenticAMD", 1, 2, 2, 64 * 2**30, "Linux", "x86_64")
+NO_GPU = replace(GPUS, devices=(GPUS.processor,))
+PROBE = Probe(2, "f", "2026-11-22T00:00:00+00:00", "AMD EPYC 9654", 2, 1e10, 1, {"bf16": 1e11}, 1, None, 7, 0.0)
+
+
+def engine(**arguments: Any) -> EngineRecord:
+    return EngineRecord(
+        name="an engine", version="1", arguments=arguments, weights_dtype="bf16", kv_dtype="bf16", compute_dtype="bf16"
+    )
+
+
+def test_a_run_on_the_processor_of_a_gpu_machine_is_the_processors() -> None:
+    found = found_behind(device_of(engine(device="cpu"), GPUS, None), None, GPUS)
+    known = identify_machine(GPUS, found, PROBE, asked=None)
+    record = known.record("bf16")
+    assert (record.device, record.device_name, record.memory_bytes) == ("cpu-probed", "AMD EPYC 9654", 64 * 2**30)
+    assert record.datasheet_peak_bytes_per_s is None
+
+
+def test_the_card_is_known_by_its_uuid_whatever_its_number() -> None:
+    found = found_behind(device_of(engine(device="cuda:0"), GPUS, None), "bbbb", GPUS)
+    record = identify_machine(GPUS, found, replace(PROBE, device="NVIDIA L4"), asked="l4-24gb").record("bf16")
+    assert (record.device, record.device_name) == ("l4-24gb", "NVIDIA L4")
+
+
+def test_cards_that_are_alike_need_no_uuid_and_others_do() -> None:
+    assert found_behind("cuda:1", None, replace(GPUS, devices=(H100, H100))) == H100
+    for machine in (GPUS, NO_GPU):
+        with pytest.raises(InvalidRunError, match="which is it"):
+            found_behind("cuda:1", "cccc", machine)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "machine", "asked", "device"),
+    [
+        ({"device": "cuda"}, GPUS, None, "cuda:0"),
+        ({"device_config": "cpu"}, GPUS, None, "cpu"),
+        ({}, NO_GPU, None, "cpu"),
+        ({}, GPUS, "l4-24gb", "cuda:1"),
+        ({}, GPUS, "cpu-probed", "cpu"),
+    ],
+)
+def test_the_engine_tells_or_the_submission_does(
+    arguments: dict[str, Any], machine: Machine, asked: str | None, device: str
+) -> None:
+    assert device_of(engine(**arguments), machine, asked) == device
+
+
+@pytest.mark.parametrize("asked", [None, "a100-sxm-80gb"])
+def test_a_silent_engine_on_a_machine_with_a_choice_is_refused(asked: str | None) -> None:
+    with pytest.raises(InvalidRunError, match="l4-24gb, cpu-probed"):
+        device_of(engine(), GPUS, asked)
+
+
+def test_a_device_that_cannot_be_probed_is_refused() -> None:
+    with pytest.raises(InvalidRunError, match="tpu"):
+        device_of(engine(device="tpu"), GPUS, None)
+
+
+def test_a_probe_of_another_device_is_refused() -> None:
+    with pytest.raises(InvalidRunError, match="the probe is of AMD EPYC 9654"):
+        identify_machine(GPUS, H100, PROBE, asked=None)
