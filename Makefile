@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench engines-test clean
+.PHONY: help run test check bench engines-test gpu-results clean
 
 help:  ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ engines-test: .venv/.dev-installed  ## real engines on a processor, installed on
 	@mkdir -p .cache/engines
 	for install in tests/engines/install-*; do nice "$$install" .cache/engines || exit 1; done
 	$(BIN)/python -m pytest tests/engines --timeout 1200
+
+gpu-results: .venv/.installed  ## on a machine with a GPU and vLLM: models of real size with random weights, published to eval-results
+	$(BIN)/python benchmarks/gpu_results.py
 
 clean:  ## remove the environment and local state; stores stay
 	rm -rf .venv data build dist

@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
 from moe_cap.errors import EngineStartError, SubmissionError
 from moe_cap.submission import Submission
 
-RANDOM_WEIGHTS = "moe_cap.random_weights"
-"""Metadata of safetensors files that were drawn and not trained; a result marks them as performance only."""
+RANDOM_WEIGHTS = "moe_cap_random_weights"
+"""Key of a config.json whose weights were drawn and not trained, with their seed; results mark them as speed only."""
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 """What is taken from a Hub repository: weights, configuration, tokenizer; neither code nor pickles."""
 
@@ -51,8 +51,8 @@ class ModelFiles:
 
     @property
     def random_weights(self) -> bool:
-        """Whether the weights say of themselves that they carry no knowledge."""
-        return bool(self.weights) and RANDOM_WEIGHTS in _read_header(self.weights[0]).get("__metadata__", {})
+        """Whether the configuration says that the weights were drawn and carry no knowledge."""
+        return RANDOM_WEIGHTS in self.config
 
 
 def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
@@ -136,12 +136,6 @@ def _weight_files(name: str, folder: Path) -> tuple[Path, ...]:
         what = f"lacks {', '.join(missing)}" if missing else "has no .safetensors weights (pickles are not loaded)"
         raise SubmissionError(f"{name} {what}", field="model")
     return files
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-    return header
 
 
 def _check_whole(path: Path) -> None:

@@ -1,0 +1,97 @@
+"""`make gpu-results` without a GPU: its plan, what it misses, and a rehearsal with shapes that a CPU can carry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_results
+from moe_cap.architecture import parse_config
+from moe_cap.board import frame
+from moe_cap.hardware import detect_machine
+from moe_cap.result import parse_result
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lm-eval's and datasets' own
+
+PUBLIC = {
+    "OLMoE-1B-7B": (6.92, 1.3),
+    "Qwen1.5-MoE-A2.7B": (14.3, 2.7),
+    "DeepSeek-V2-Lite": (15.7, 2.4),
+    "Qwen3-30B-A3B": (30.5, 3.3),
+    "gpt-oss-20b": (20.91, 3.61),
+}
+"""Total and activated parameters, in billions, as the models' cards print them; embeddings are counted differently."""
+WITHOUT_GPU = pytest.mark.skipif(detect_machine().devices[0].pci_id is not None, reason="this machine has a GPU")
+
+
+def test_the_shapes_have_the_parameters_that_the_models_cards_print() -> None:
+    shapes = {path.stem: json.loads(path.read_text()) for path in gpu_results.SHAPES.glob("*.json")}
+    assert set(shapes) == set(PUBLIC)
+    for name, config in shapes.items():
+        parameters = parse_config(config).parameters()
+        total, active = PUBLIC[name]
+        assert parameters.total / 1e9 == pytest.approx(total, rel=0.005), name
+        assert active * 0.97 < parameters.active / 1e9 < active * 1.2, name
+
+
+def test_the_plan_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_results.main(["--plan"]) == 0
+    plan = capsys.readouterr().out
+    for name in PUBLIC:
+        assert name in plan
+    assert plan.count("moe-cap profile --engine vllm") == 5
+    assert "--concurrency 1,2,4,8,16,32,64" in plan
+    assert "61.1 GB in bf16" in plan
+
+
+@WITHOUT_GPU
+def test_without_a_gpu_nothing_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert gpu_results.main(["--scratch", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert "missing: no GPU: this machine has" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shape_that_is_not_there() -> None:
+    with pytest.raises(SystemExit, match="there are: DeepSeek-V2-Lite"):
+        gpu_results.main(["--only", "GPT-5"])
+
+
+def small(shape: dict[str, object]) -> dict[str, object]:
+    """The same family, small enough for a processor."""
+    fewer = {
+        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 320, "num_experts": 8, "num_experts_per_tok": 2,
+    }  # fmt: skip
+    return shape | fewer
+
+
+@pytest.mark.model
+def test_a_rehearsal_publishes_results_that_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moe_cap.measure import probe
+
+    monkeypatch.setattr(probe, "SMALLEST_COPY_BYTES", 2**20)
+    monkeypatch.setattr(probe, "CPU_SIDE", 128)
+    monkeypatch.setattr(probe, "_last_level_cache_bytes", lambda: 0)
+    monkeypatch.setenv("MOE_CAP_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MOE_CAP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RESULTS_REPO", raising=False)
+    shapes = tmp_path / "shapes"
+    shapes.mkdir()
+    public = json.loads((gpu_results.SHAPES / "OLMoE-1B-7B.json").read_text())
+    (shapes / "tiny-olmoe.json").write_text(json.dumps(small(public)))
+    (tmp_path / "scratch").mkdir()
+    places = ("--shapes", str(shapes), "--scratch", str(tmp_path / "scratch"), "--output", str(tmp_path / "out"))
+    load = ("--batches", "1,2", "--input-tokens", "16", "--output-tokens", "4", "--repeats", "2")
+    assert gpu_results.main([*places, *load, "--engine", "transformers", "--rehearsal"]) == 0
+    (published,) = (tmp_path / "results" / "runs").rglob("*.json")
+    result = parse_result(published.read_bytes())
+    assert result.model.random_weights
+    assert result.accuracy == ()
+    assert [point.load.concurrency for point in result.points] == [1, 2]
+    for point in result.points:
+        assert point.quantities["decode_s_mbu"].value is not None
+        assert point.routing_source is not None
+    assert not list((tmp_path / "scratch").iterdir()), "the weights are gone"
+    assert frame([result])["random_weights"].all()
