@@ -181,6 +181,25 @@ def test_trouble_after_the_decision_is_told_and_made_up_for(
     assert set(store.list("", store.head())) == {"b"}
 
 
+def test_trouble_between_decision_and_its_flush_is_no_refusal(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "a", b"1")
+    real, calls = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:  # the first is the journal's own; then its folder
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_once)
+        with pytest.raises(OutcomeUnknownError):
+            put(store, "a", b"2")
+    assert store.read("a", store.head()) == b"2"
+
+
 def test_damaged_journal_is_named(store: FolderStore) -> None:
     put(store, "a", b"1")
     (store.root / ".store" / "journal.json").write_text("{")

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from moe_cap.errors import BusyError, ConflictError, OutcomeUnknownError, StoreError
+from moe_cap.errors import BusyError, ConflictError, OutcomeUnknownError, StoreAccessError, StoreError
 from moe_cap.store import Change, MemoryStore, transact, view
 from moe_cap.store.transact import PATIENCE_S
 
@@ -130,6 +130,34 @@ def test_unknown_outcome_outlives_a_busy_end(sleep: Sleeper) -> None:
     store = Refusing(OutcomeUnknownError("500"), BusyError("429", wait_s=3600.0))
     with pytest.raises(OutcomeUnknownError):
         run(store, sleep)
+
+
+@pytest.mark.parametrize("blind", ["head", "landed"])
+def test_unknown_outcome_outlives_a_store_that_cannot_be_looked_at(blind: str, sleep: Sleeper) -> None:
+    store = Refusing(OutcomeUnknownError("500"), lost=True)
+
+    def refuse(*_: object) -> bool:
+        raise StoreAccessError("401")
+
+    head = store.head
+    if blind == "head":
+        store.head = lambda: str(refuse()) if store.tries else head()  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknownError):
+        run(store, sleep, landed=refuse if blind == "landed" else lambda _: True)
+    assert store.tries == 1
+
+
+def test_lookup_that_fails_for_a_while_is_repeated(sleep: Sleeper) -> None:
+    store, looks = Refusing(OutcomeUnknownError("500"), lost=True), []
+
+    def landed(_: str) -> bool:
+        looks.append(1)
+        if len(looks) == 1:
+            raise StoreError("disk full")
+        return True
+
+    assert run(store, sleep, landed=landed) == store.head()
+    assert (count(store), store.tries) == (b"1", 1)
 
 
 def test_view_looks_again_when_the_store_moved_on() -> None:

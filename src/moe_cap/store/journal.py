@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from moe_cap.errors import StoreError
+from moe_cap.errors import OutcomeUnknownError, StoreError
 
 
 class Journal:
@@ -26,10 +26,17 @@ class Journal:
         self._part = self._folder / "part"
 
     def record(self, puts: Mapping[str, bytes], deletes: Sequence[str]) -> None:
-        """Decide a change: when this returns it will happen, when it raises OSError it will not."""
+        """Decide a change: when this returns it will happen, when it raises OSError it will not.
+
+        Raises:
+            OutcomeUnknownError: it is decided, but may be forgotten again if power fails now.
+        """
         texts = {path: base64.b64encode(data).decode("ascii") for path, data in puts.items()}
         self._place(json.dumps({"puts": texts, "deletes": list(deletes)}).encode(), self._path)
-        _flush_folders([self._folder])
+        try:
+            _flush_folders([self._folder])
+        except OSError as error:
+            raise OutcomeUnknownError(f"decided, but {self._folder} could not be flushed: {error}") from error
 
     def replay(self) -> None:
         """Do what was decided and is not known to be done; nothing if there is no journal. Safe to repeat.

@@ -61,8 +61,8 @@ def transact(
     for attempt in range(attempts):
         asked_s = 0.0
         try:
-            rev = store.head()
-            if unsure is not None and landed(rev):
+            rev, has_landed = _look(store, landed, unsure)
+            if has_landed:
                 return rev
             if (change := plan(rev)) is None:
                 return None
@@ -79,6 +79,19 @@ def transact(
             break
         sleep(pause_s)
     raise unsure or last
+
+
+def _look(store: Store, landed: Callable[[str], bool], unsure: OutcomeUnknownError | None) -> tuple[str, bool]:
+    """The head, and whether the unknown attempt is in effect there; unknown still if the store cannot tell."""
+    try:
+        rev = store.head()
+        return rev, unsure is not None and landed(rev)
+    except (ConflictError, BusyError):
+        raise
+    except StoreError as error:
+        if unsure is None:
+            raise
+        raise unsure from error
 
 
 def view(store: Store, look: Callable[[str], T], *, attempts: int = 20) -> T:
