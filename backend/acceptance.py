@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from moe_cap.errors import SubmissionError
 from moe_cap.hardware import Machine
@@ -48,9 +49,23 @@ class Acceptance:
         return None
 
 
-def acceptance_of(machine: Machine, *, folders: bool, has: Callable[[str], bool] | None = None) -> Acceptance:
-    """What `machine` can serve with the packages that are installed."""
+def acceptance_of(
+    machine: Machine, *, folders: bool, engines: Path, has: Callable[[str], bool] | None = None
+) -> Acceptance:
+    """What `machine` can serve with what is installed.
+
+    Args:
+        machine: this one.
+        folders: whether a submission may name one.
+        engines: where engines have environments of their own.
+        has: whether a package is installed.
+    """
     installed = has or (lambda library: find_spec(library) is not None)
-    engines = frozenset(offer.name for offer in listed_engines() if all(map(installed, offer.libraries)))
+    names = frozenset(
+        offer.name
+        for offer in listed_engines()
+        if all(map(installed, offer.libraries))
+        and (offer.environment is None or (engines / offer.environment).is_dir())
+    )
     devices = frozenset(device.device_id for device in machine.devices if device.device_id is not None)
-    return Acceptance(devices, engines, folders)
+    return Acceptance(devices, names, folders)

@@ -30,7 +30,7 @@ def build_worker(settings: Settings, environ: Mapping[str, str]) -> tuple[Worker
         publisher,
         LocalExecutor(environ, model_token=settings.model_token),
         name=settings.worker_name,
-        accepts=acceptance_of(detect_machine(), folders=settings.allow_folders),
+        accepts=acceptance_of(detect_machine(), folders=settings.allow_folders, engines=settings.engines),
         runs=settings.home / "runs",
         run_limit_s=settings.run_limit_s,
         monotonic=time.monotonic,

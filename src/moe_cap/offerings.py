@@ -21,6 +21,7 @@ class EngineOffer:
         load: how requests reach it, one sentence.
         listed: whether a form offers it; the fake engine of the tests is not.
         libraries: packages that a worker must have installed to run it.
+        environment: of a server that has one of its own: its folder below `settings.read_engines_folder`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class EngineOffer:
     load: str
     listed: bool = True
     libraries: tuple[str, ...] = ()
+    environment: str | None = None
 
 
 ENGINES: dict[str, EngineOffer] = {
@@ -70,24 +72,28 @@ ENGINES: dict[str, EngineOffer] = {
             ("fp32", "bf16"),
             "Recorded by vLLM itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against its stock server in a process of its own.",
+            environment="vllm",
         ),
         EngineOffer(
             "llama-cpp", "llama.cpp", "moe_cap.measure.engines.llama_cpp",
             ("fp32", "bf16"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own.",
+            environment="llama-cpp",
         ),
         EngineOffer(
             "llama-cpp-offload", "llama.cpp, experts in host memory", "moe_cap.measure.engines.llama_cpp_offload",
             ("fp32", "bf16"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own, with --cpu-moe.",
+            environment="llama-cpp",
         ),
         EngineOffer(
             "sglang", "SGLang", "moe_cap.measure.engines.sglang",
             ("fp32", "bf16"),
             "Returned by SGLang itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against its stock server in a process of its own.",
+            environment="sglang",
         ),
         EngineOffer(
             "fake", "Fake (tests)", "moe_cap.measure.engines.fake",

@@ -31,6 +31,7 @@ class Settings:
         machine: the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
         api_key: what `moe-cap profile` shows to an endpoint; in no record, no log and no command line.
+        engines: `read_engines_folder`.
     """
 
     queue: str
@@ -49,6 +50,7 @@ class Settings:
     machine: Path | None
     model_token: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    engines: Path = CHECKOUT / ".cache" / "engines"
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -107,4 +109,5 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         machine=Path(environ["MOE_CAP_MACHINE"]) if environ.get("MOE_CAP_MACHINE") else None,
         model_token=environ.get("MOE_CAP_MODEL_TOKEN") or None,
         api_key=environ.get("MOE_CAP_API_KEY") or None,
+        engines=read_engines_folder(environ),
     )
