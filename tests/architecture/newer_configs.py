@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.architecture.bricks import DECODER, DEEPSEEK, INDEXER, LATENT, QWEN_MOE
+from tests.architecture.bricks import DECODER, DEEPSEEK, DELTA, INDEXER, LATENT, QWEN_MOE
 
 WINDOWS: dict[str, Any] = {
     "sliding_window": 8,
@@ -14,6 +14,12 @@ SHARED_EXPERT: dict[str, Any] = {"shared_expert_intermediate_size": 28}
 SPARSE_LATENT: dict[str, Any] = DECODER | LATENT | INDEXER | {
     "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "n_shared_experts": 2,
     "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+}  # fmt: skip
+
+QWEN4: dict[str, Any] = QWEN_MOE | DELTA | SHARED_EXPERT | {
+    "model_type": "qwen4_exp_text", "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16,
+    "indexer_budget": 4, "indexer_compress_ratio": 2, "hc_count": 3, "hc_lowrank": 5, "ple_layer_ids": [3, 1],
+    "heads_per_ngram": 4, "ngram_vocab_size_base": 90, "eos_token_id": 1, "num_hidden_layers": 4,
 }  # fmt: skip
 
 NEWER: dict[str, dict[str, Any]] = {
@@ -48,6 +54,7 @@ NEWER: dict[str, dict[str, Any]] = {
         "model_type": "zaya", "head_dim": 16, "num_experts_per_tok": 1, "router_hidden_size": 10, "cca_time0": 3,
         "layer_types": ["hybrid", "hybrid_sliding", "hybrid", "hybrid"], "sliding_window": 8,
     },
+    "qwen4_exp_text": QWEN4,
     "doge": DECODER | {
         "model_type": "doge", "is_moe": True, "num_experts": 16, "num_experts_per_tok": 3, "keep_window_size": 64,
     },
@@ -87,6 +94,7 @@ LABELLING: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 MULTIMODAL: dict[str, dict[str, Any]] = {
+    "qwen4_exp": {"model_type": "qwen4_exp", "text_config": QWEN4},
     "deepseek_ocr2": {
         "model_type": "deepseek_ocr2",
         "text_config": DECODER | {

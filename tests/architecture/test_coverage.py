@@ -17,7 +17,6 @@ MIXTURE = re.compile(
     re.MULTILINE,
 )
 NOT_READ = {
-    "qwen4_exp": "hashed n-gram tables whose sizes are the primes after a number, low-rank hyper-connections",
     "vitpose_backbone": "finds poses in images: no language model",
 }
 

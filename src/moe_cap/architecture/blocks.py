@@ -166,7 +166,7 @@ def decoder(
         hidden_size=hidden_size,
         vocab_size=vocab_size,
         layers=tuple(layer_at(index, f"{prefix}.layers.{index}") for index in range(number)),
-        embedding=(Weight(f"{prefix}.embed_tokens.weight", (vocab_size, hidden_size), lookup=True),),
+        embedding=(Weight(f"{prefix}.embed_tokens.weight", (vocab_size, hidden_size), lookup=1),),
         lm_head=linear("lm_head", vocab_size, hidden_size, bias=lm_head_bias),
         norms=norm(f"{prefix}.norm", hidden_size) if norms is None else norms,
         tied=config.flag("tie_word_embeddings", default=tied),

@@ -33,7 +33,7 @@ class Weight:
         is_buffer: stored and read, but not a parameter (the correction bias of DeepSeek-V3's router).
         dtype: the format that the checkpoint keeps it in whatever the model's is ("fp32"), None for the model's.
         elementwise: added or scaled by, not multiplied with: no FLOPs, never quantised.
-        lookup: a table of which each token reads one row: no FLOPs, never quantised.
+        lookup: rows that each token reads in a table (0: it is none): no FLOPs, never quantised.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Weight:
     is_buffer: bool = False
     dtype: str | None = None
     elementwise: bool = False
-    lookup: bool = False
+    lookup: int = 0
 
     @property
     def numel(self) -> int:

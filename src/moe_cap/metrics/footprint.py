@@ -81,7 +81,7 @@ def _always_and_rows(arch: Architecture, storage: StoragePlan) -> tuple[dict[tup
     rows = 0
     for part, weight, size, number in _outside_experts(arch, storage):
         if weight.lookup:
-            rows += number * -(-size // weight.shape[0])
+            rows += number * weight.lookup * -(-size // weight.shape[0])
         else:
             always[part, weight.tp_ways] += number * size
     return dict(always), rows

@@ -49,7 +49,7 @@ def read(config: Config) -> Architecture:
         hidden_size=hidden_size,
         vocab_size=vocab_size,
         layers=tuple(Layer(f"transformer.blocks.{i}", mixer, moe, norms) for i in range(config.num_layers("n_layers"))),
-        embedding=(Weight("transformer.wte.weight", (vocab_size, hidden_size), lookup=True),),
+        embedding=(Weight("transformer.wte.weight", (vocab_size, hidden_size), lookup=1),),
         lm_head=linear("lm_head", vocab_size, hidden_size),
         norms=vector("transformer.norm_f.weight", hidden_size),
         tied=config.flag("tie_word_embeddings", default=False),

@@ -97,7 +97,7 @@ def _mixture(config: Config, *, hashed: bool) -> MoeFfn:
     hidden_size, width = config.size("hidden_size"), config.size("moe_intermediate_size")
     num_experts, num_shared = config.size("n_routed_experts"), config.count("n_shared_experts", default=1)
     top_k = top_k_of(config, num_experts, "num_experts_per_tok")
-    table = Weight(f"{FFN}.gate.tid2eid", (config.size("vocab_size"), top_k), 1, True, "int64", lookup=True)
+    table = Weight(f"{FFN}.gate.tid2eid", (config.size("vocab_size"), top_k), 1, True, "int64", lookup=1)
     return gated_moe(
         hidden_size,
         width,

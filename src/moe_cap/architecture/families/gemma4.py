@@ -91,7 +91,7 @@ def _per_layer_tables(config: Config, number: int, prefix: str) -> tuple[tuple[W
     if not width:
         return (), ()
     rows = config.size("vocab_size_per_layer_input", default=config.size("vocab_size"))
-    table = Weight(f"{prefix}.embed_tokens_per_layer.weight", (rows, number * width), lookup=True)
+    table = Weight(f"{prefix}.embed_tokens_per_layer.weight", (rows, number * width), lookup=1)
     projection = linear(f"{prefix}.per_layer_model_projection", number * width, config.size("hidden_size"))
     return (table, *projection), norm(f"{prefix}.per_layer_projection_norm", width)
 

@@ -21,7 +21,7 @@ def read(config: Config) -> Architecture:
         raise config.complain("tie_word_embeddings", "false: expected true, one table for encoder, decoder and output")
     hidden_size, vocab_size = config.size("d_model"), config.size("vocab_size")
     source, target = _Stack(config, "encoder"), _Stack(config, "decoder")
-    table = (Weight("model.shared.weight", (vocab_size, hidden_size), lookup=True),)
+    table = (Weight("model.shared.weight", (vocab_size, hidden_size), lookup=1),)
     encoder = Architecture(
         model_type="nllb-moe",
         hidden_size=hidden_size,

@@ -15,7 +15,7 @@ from moe_cap.architecture.weights import Weight, linear, norm, vector
 PREFIX = "linear_attn"
 
 
-def _gated_attention(config: Config) -> Attention:
+def gated_attention(config: Config) -> Attention:
     """GQA whose query projection also makes an output gate, so that it is twice as wide."""
     hidden_size, head_dim = config.size("hidden_size"), config.size("head_dim", default=256)
     heads, kv_heads = config.size("num_attention_heads"), config.size("num_key_value_heads")
@@ -54,6 +54,11 @@ def _widths(config: Config) -> tuple[int, int, int, int]:
     return config.size("hidden_size"), key, value_heads * config.size("linear_value_head_dim"), value_heads
 
 
+def qwen3_5_delta_net(config: Config) -> Recurrent:
+    """A gated delta network with a projection for each of its inputs."""
+    return _delta_net(config, _separate_projections(config))
+
+
 def _fused_projections(config: Config) -> tuple[Weight, ...]:
     hidden_size, key, value, heads = _widths(config)
     return (
@@ -77,7 +82,7 @@ def _hybrid(config: Config, delta: Recurrent, *, model_type: str, prefix: str, t
     every = config.size("full_attention_interval", default=4)
     default = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(number)]
     kinds = config.layer_types(number, ("linear_attention", "full_attention"), default=default)
-    mixers: dict[str, Mixer] = {"linear_attention": delta, "full_attention": _gated_attention(config)}
+    mixers: dict[str, Mixer] = {"linear_attention": delta, "full_attention": gated_attention(config)}
     moe, norms = shared_expert_moe(config), pre_norms(config.size("hidden_size"))
 
     def layer(index: int, path: str) -> Layer:
@@ -111,13 +116,12 @@ def read_qwen3_next(config: Config) -> Architecture:
 
 def read_qwen3_5_text(config: Config) -> Architecture:
     """Qwen3.5-MoE, language model only."""
-    delta = _delta_net(config, _separate_projections(config))
-    return _hybrid(config, delta, model_type="qwen3_5_moe_text", prefix="model")
+    return _hybrid(config, qwen3_5_delta_net(config), model_type="qwen3_5_moe_text", prefix="model")
 
 
 def read_qwen3_5(config: Config) -> Architecture:
     """Qwen3.5-MoE: the language model of the multimodal one; the vision tower is not counted."""
     text = text_section(config)
-    delta = _delta_net(text, _separate_projections(text))
+    delta = qwen3_5_delta_net(text)
     tied = config.flag("tie_word_embeddings", default=False)
     return _hybrid(text, delta, model_type="qwen3_5_moe", prefix="model.language_model", tied=tied)

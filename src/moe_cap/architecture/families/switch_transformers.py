@@ -43,7 +43,7 @@ def read(config: Config) -> Architecture:
 
     encoder_ffn = _feed_forwards(config, "layer.1.mlp", encoders, "num_sparse_encoder_layers")
     decoder_ffn = _feed_forwards(config, "layer.2.mlp", decoders, "num_sparse_decoder_layers")
-    table = (Weight("shared.weight", (config.size("vocab_size"), hidden_size), lookup=True),)
+    table = (Weight("shared.weight", (config.size("vocab_size"), hidden_size), lookup=1),)
     sources = (source_layer(f"decoder.block.{i}", projections(cross, "kv"), heads, head_dim) for i in range(decoders))
     encoder = Architecture(
         model_type="switch_transformers",
