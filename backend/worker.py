@@ -3,7 +3,8 @@
 Each method is one short look at the world and returns; `backend.schedule` calls them in turn, one at a time. The order
 at the end is what makes a crash harmless: renew the lease (fence), publish the result, then finish the request. A
 worker that dies before publishing leaves a lease that runs out, and the request is evaluated again. One that dies after
-it leaves a result under an id that the next claimant can work out, and adopts.
+it leaves a result under an id that the next claimant can work out, and adopts. One that ends with a result in hand and
+no store to publish it in leaves it on its disk, for the next claimant on that machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from backend.executors.base import Evaluation, Executor, Failed, Job, Outcome, Succeeded
 from moe_cap.errors import LeaseLostError, MoECapError, StoreError, SubmissionError
+from moe_cap.queue import Outcome as AttemptOutcome
 from moe_cap.queue import Progress, Queue, Request, State
 from moe_cap.result import Result, result_id
 from moe_cap.submission import Submission, parse_submission
@@ -148,18 +150,35 @@ class Worker:
             LOG.warning("the lease of %s was not renewed: %s", current.request.id, error)
 
     def leave(self) -> None:
-        """Stop the evaluation in hand and give its request back; the attempt does not count."""
+        """End the request in hand if its outcome is known, else stop its evaluation and give the request back.
+
+        The attempt of a request that is given back does not count, and a result that could not be published stays in
+        its folder, where the next worker of this machine finds it.
+        """
         current = self._current
         if current is None:
             return
-        current.evaluation.stop()
+        outcome = self._outcome_at_the_end(current)
         self._current = None
+        try:
+            if outcome is not None:
+                self._settle(current, outcome)
+                return
+        except (StoreError, LeaseLostError) as error:
+            LOG.warning("request %s cannot be settled now: %s", current.request.id, error)
         try:
             self._queue.release(current.request)
         except (StoreError, LeaseLostError) as error:
             LOG.warning("request %s was not given back, its lease will run out: %s", current.request.id, error)
         else:
             LOG.info("request %s given back", current.request.id)
+
+    def _outcome_at_the_end(self, current: Assignment) -> Outcome | None:
+        """How the evaluation ended by itself; being stopped is no outcome, unless it came to its end meanwhile."""
+        known = current.outcome or current.evaluation.outcome()
+        current.evaluation.stop()
+        stopped = current.evaluation.outcome()
+        return known or (stopped if isinstance(stopped, Succeeded) else None)
 
     def _take_up(self, request: Request) -> None:
         try:
@@ -168,7 +187,7 @@ class Worker:
             self._failed(request, Failed(f"the submission cannot be read: {error}", retry=False))
             return
         try:
-            adopted = self._published(request, submission)
+            adopted = self._published(request, submission) or self._publish_left(request, submission)
         except StoreError:
             self._queue.release(request)
             raise
@@ -178,8 +197,7 @@ class Worker:
         self._start(request, submission)
 
     def _start(self, request: Request, submission: Submission) -> None:
-        lease_id = _lease_id(request)
-        job = Job(submission, run_uuid_of(lease_id), self._runs / f"{request.id}-{lease_id[:8]}")
+        job = self._job(request, submission, _lease_id(request))
         try:
             evaluation = self._executor.start(job)
         except OSError as error:
@@ -193,6 +211,18 @@ class Worker:
         leases = [attempt.lease_id for attempt in request.history] + [_lease_id(request)]
         ids = (result_id_of(submission, lease_id) for lease_id in leases)
         return next((found for found in ids if self._results.has(found)), None)
+
+    def _publish_left(self, request: Request, submission: Submission) -> str | None:
+        """Publish what an earlier run on this machine measured to its end while the store was away."""
+        for attempt in request.history:
+            if attempt.outcome in {AttemptOutcome.RELEASED, AttemptOutcome.EXPIRED}:
+                left = self._executor.left(self._job(request, submission, attempt.lease_id))
+                if left is not None and left.id == result_id_of(submission, attempt.lease_id):
+                    return self._results.publish(left)
+        return None
+
+    def _job(self, request: Request, submission: Submission, lease_id: str) -> Job:
+        return Job(submission, run_uuid_of(lease_id), self._runs / f"{request.id}-{lease_id[:8]}")
 
     def _overdue(self, current: Assignment) -> Outcome | None:
         if self._monotonic() < current.ends_at_s:

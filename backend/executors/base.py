@@ -66,3 +66,6 @@ class Executor(Protocol):
         Raises:
             OSError: the place has no room for it (disk, processes).
         """
+
+    def left(self, job: Job) -> Result | None:
+        """The whole result that an earlier run of this job left on this machine; None if there is none."""

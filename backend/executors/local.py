@@ -16,7 +16,7 @@ from backend.executors.endings import explain, parse_failure
 from moe_cap.errors import ResultError
 from moe_cap.measure.guarded import GuardedProcess
 from moe_cap.queue import Progress
-from moe_cap.result import parse_result
+from moe_cap.result import Result, parse_result
 
 GRACE_S = 5.0
 """What an evaluation gets to put its engine away; `docker stop` gives the whole worker ten seconds."""
@@ -95,6 +95,13 @@ class LocalExecutor:
             grace_s=self._grace_s,
         )
         return LocalEvaluation(job.folder, process)
+
+    def left(self, job: Job) -> Result | None:
+        """Read the record in the folder of a run that ended before its worker could publish."""
+        try:
+            return parse_result(_read_text(job.folder / "result.json"))
+        except ResultError:  # none, or one that was cut off
+            return None
 
 
 class LocalEvaluation:

@@ -106,10 +106,10 @@ class Bench:
     def runs(self) -> Path:
         return self.root / "runs"
 
-    def worker(self, accepts: Callable[[Request], bool] = lambda _: True) -> Worker:
+    def worker(self, accepts: Callable[[Request], bool] = lambda _: True, runs: Path | None = None) -> Worker:
         worker = Worker(
             self.queue, self.results, self.executor, name=f"worker-{len(self.workers)}", accepts=accepts,
-            runs=self.runs, run_limit_s=self.run_limit_s, monotonic=self.clock,
+            runs=runs or self.runs, run_limit_s=self.run_limit_s, monotonic=self.clock,
             after_publishing=lambda: self.refreshed.append(len(self.results.published)),
         )  # fmt: skip
         self.workers.append(worker)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -120,7 +121,8 @@ def test_lost_lease_stops_the_evaluation_and_publishes_nothing(bench: Bench) -> 
 
 
 def test_worker_that_lost_its_lease_unnoticed_does_not_publish(bench: Bench) -> None:
-    request_id, slow, other = bench.submit("ok"), bench.worker(), bench.worker()
+    request_id, slow = bench.submit("ok"), bench.worker()
+    other = bench.worker(runs=bench.root / "another-machine")
     slow.poll()
     bench.clock.now_s += 31
     other.poll()
@@ -174,23 +176,54 @@ def test_leaving_worker_gives_its_request_back_without_using_up_an_attempt(bench
     assert not is_alive(server)
 
 
-def test_outcome_survives_a_store_that_is_away_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    request_id, worker = bench.submit("ok"), bench.worker()
-    worker.poll()
-    wait_for(lambda: (bench.folder(request_id) / "result.json").exists())
-
+@contextmanager
+def store_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def away(puts: Mapping[str, bytes], deletes: Sequence[str], parent: str, message: str) -> str:
         raise BusyError("away", wait_s=0.0)
 
     with monkeypatch.context() as patch:
         patch.setattr(bench.store, "commit", away)
         patch.setattr(bench.queue, "_sleep", lambda _s: None)
+        yield
+
+
+def test_outcome_survives_a_store_that_is_away_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_id, worker = bench.submit("ok"), bench.worker()
+    worker.poll()
+    with store_away(bench, monkeypatch):
         wait_for(lambda: worker.watch() or worker._current.outcome)
         worker.watch()
         worker.heartbeat()
         assert worker.busy
     worker.watch()
     assert bench.queue.get(request_id).state is State.FINISHED
+    assert bench.starts() == 1
+
+
+def test_worker_that_leaves_with_a_result_in_hand_publishes_it(bench: Bench) -> None:
+    request_id, worker = bench.submit("ok"), bench.worker()
+    worker.poll()
+    wait_for(lambda: worker._current.evaluation.outcome())
+    worker.leave()
+    request = bench.queue.get(request_id)
+    assert request.state is State.FINISHED
+    assert list(request.result_ids) == list(bench.results.published)
+
+
+def test_result_that_a_leaving_worker_could_not_publish_is_published_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id, worker = bench.submit("ok"), bench.worker()
+    worker.poll()
+    wait_for(lambda: worker._current.evaluation.outcome())
+    with store_away(bench, monkeypatch):
+        worker.leave()
+    assert not bench.results.published
+    bench.clock.now_s += 31
+    bench.worker().poll()
+    request = bench.queue.get(request_id)
+    assert request.state is State.FINISHED
+    assert list(request.result_ids) == list(bench.results.published)
     assert bench.starts() == 1
 
 
