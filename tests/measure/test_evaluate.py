@@ -19,7 +19,7 @@ from moe_cap.measure import evaluate as walk
 from moe_cap.measure import job, level, levels
 from moe_cap.measure.engines import fake
 from moe_cap.measure.engines.base import RoutingRows
-from moe_cap.measure.power import PowerMeter
+from moe_cap.measure.power import Energy, PowerMeter
 from moe_cap.quantity import QUANTITIES
 from moe_cap.result import Result, parse_result, result_id
 from moe_cap.routing import RoutingSource
@@ -149,7 +149,7 @@ def test_energy_is_that_of_the_timed_window_alone(
 ) -> None:
     counters = Counters(fake_measurement(seconds=2.0, joules=100.0))
     monkeypatch.setattr(walk, "open_power_meter", lambda: PowerMeter(counters, None))
-    monkeypatch.setattr(PowerMeter, "idle_w", lambda self: 7.0)
+    monkeypatch.setattr(PowerMeter, "idle", lambda self: Energy(1.0, {0: 900.0}, 7.0, None))
     _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder, concurrency=[1], repeats=3))
     values = result_of(output).points[0].quantities
     assert values["energy_j"].value == 300.0
@@ -162,7 +162,7 @@ def test_energy_is_that_of_the_timed_window_alone(
 def fake_measurement(*, seconds: float, joules: float) -> Any:
     from zeus.monitor.energy import Measurement
 
-    return Measurement(seconds, {0: joules})
+    return Measurement(seconds, {0: 900.0}, {0: joules})  # the fake runs on the processor
 
 
 def test_prices_and_power_of_the_operator_make_a_cost(tiny_folder: Path, tmp_path: Path, settings: Settings) -> None:

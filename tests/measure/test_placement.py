@@ -10,7 +10,7 @@ import pytest
 from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import FoundDevice, Machine
 from moe_cap.measure.machine import identify_machine
-from moe_cap.measure.placement import device_of, found_behind
+from moe_cap.measure.placement import device_of, found_behind, gpus_of
 from moe_cap.measure.probe import Probe
 from moe_cap.result import EngineRecord
 
@@ -68,6 +68,11 @@ def test_the_engine_tells_or_the_submission_does(
 def test_a_silent_engine_on_a_machine_with_a_choice_is_refused(asked: str | None) -> None:
     with pytest.raises(InvalidRunError, match="l4-24gb, cpu-probed"):
         device_of(engine(), GPUS, asked)
+
+
+def test_the_gpus_of_a_run_start_at_its_device() -> None:
+    assert gpus_of("cuda:2", 2) == (2, 3)
+    assert gpus_of("cpu", 1) == ()
 
 
 def test_a_device_that_cannot_be_probed_is_refused() -> None:

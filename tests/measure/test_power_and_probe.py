@@ -37,12 +37,32 @@ def test_a_window_holds_every_counter_that_could_be_read() -> None:
     assert window.energy is not None
     assert (window.energy.gpu_j, window.energy.cpu_j, window.energy.dram_j) == (150.0, 30.0, None)
     assert window.energy.total_j == 180.0
-    assert window.energy.covers == "GPU, CPU package"
+    assert window.energy.covers == "2 GPUs, CPU package"
+
+
+def test_only_the_gpus_of_the_run_are_counted() -> None:
+    meter = PowerMeter(Counters(Measurement(2.0, {0: 100.0, 1: 50.0, 2: 7.0}, {0: 30.0}, None)), None).only((0, 2))
+    with meter.window() as window:
+        pass
+    assert window.energy is not None
+    assert (window.energy.gpu_j, window.energy.covers) == (107.0, "2 GPUs, CPU package")
+    assert window.energy.only(()).covers == "CPU package"
+
+
+def test_a_run_whose_devices_have_no_counter_says_so() -> None:
+    counters = Counters(Measurement(2.0, {0: 100.0}, None, None))
+    counters.cpu_indices = ()
+    meter = PowerMeter(counters, None)
+    assert meter.only((0,)).reason is None
+    assert "processor" in str(meter.only(()).reason)
+    assert "GPU 3" in str(meter.only((3,)).reason)
 
 
 def test_idle_power_is_energy_over_time() -> None:
     meter = PowerMeter(Counters(Measurement(2.0, {0: 100.0})), None)
-    assert meter.idle_w(sleep=lambda seconds: None) == 50.0
+    idle = meter.idle(sleep=lambda seconds: None)
+    assert idle is not None
+    assert idle.watts == 50.0
 
 
 def test_a_window_is_closed_when_the_run_fails() -> None:
@@ -57,7 +77,7 @@ def test_without_counters_energy_is_unknown_with_a_reason() -> None:
     with meter.window() as window:
         pass
     assert window.energy is None
-    assert meter.idle_w(sleep=lambda seconds: pytest.fail("nothing to wait for")) is None
+    assert meter.idle(sleep=lambda seconds: pytest.fail("nothing to wait for")) is None
 
 
 def test_this_machine_has_counters_or_a_reason() -> None:

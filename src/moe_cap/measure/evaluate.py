@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
-from moe_cap.measure.placement import device_of, found_behind
+from moe_cap.measure.placement import device_of, found_behind, gpus_of
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
@@ -131,7 +131,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     architecture = parse_config(subject.files.config)
     job.progress.enter("reading idle power")
     meter = open_power_meter() if subject.elsewhere is None else PowerMeter(None, NO_COUNTERS)
-    idle_w = meter.idle_w()
+    idle = meter.idle()
     job.progress.enter("loading")
     session = subject.engine.start(subject.spec, job.output / "engine.log")
     try:
@@ -141,7 +141,9 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     job.progress.enter("writing")
     peaks = found.machine.peaks(found.storage.compute_dtype)
     how = subject.engine.probe().routing
-    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, meter.reason)
+    idle_w = idle.only(found.machine.gpus).watts if idle is not None else None
+    no_power = meter.only(found.machine.gpus).reason
+    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, no_power)
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,
@@ -170,7 +172,7 @@ def _carry(
     asked = job.submission
     job.progress.enter("probing the machine")
     machine = subject.elsewhere or _machine(job, subject, session, own)
-    carrier = Carrier(asked, session, architecture, _passages(job), meter, job.progress)
+    carrier = Carrier(asked, session, architecture, _passages(job), meter.only(machine.gpus), job.progress)
     levels = tuple(carrier.measure(level) for level in levels_of(asked))
     accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     storage = session.storage(architecture)
@@ -183,8 +185,10 @@ def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | Non
     device = device_of(record, machine, asked)
     found = found_behind(device, uuid_of(device), machine)
     ranks = record.tensor_parallel * record.pipeline_parallel * record.data_parallel
+    number = subject.num_devices or ranks
     probe = probe_machine(device, job.settings.home)
-    return identify_machine(machine, found, probe, asked=asked, own=own, num_devices=subject.num_devices or ranks)
+    known = identify_machine(machine, found, probe, asked=asked, own=own, num_devices=number)
+    return replace(known, gpus=gpus_of(device, number))
 
 
 def _with_arguments(record: EngineRecord, arguments: tuple[str, ...]) -> EngineRecord:

@@ -32,6 +32,7 @@ class MeasuredMachine:
         device: of the catalogue, or made of the probe.
         in_catalogue: whether its datasheet is known; only then there are datasheet peaks, prices and power limits.
         probe: None for a machine that was only named.
+        gpus: numbers of the GPUs that the engine ran on, among those that this process sees.
     """
 
     machine: Machine
@@ -40,6 +41,7 @@ class MeasuredMachine:
     in_catalogue: bool
     probe: Probe | None
     num_devices: int
+    gpus: tuple[int, ...] = ()
 
     def peaks(self, compute_dtype: str) -> Peaks:
         """Peaks that belong to this compute dtype."""

@@ -44,6 +44,12 @@ def _named(machine: Machine, asked: str | None) -> str:
     return f"cuda:{places[0]}"
 
 
+def gpus_of(device: str, num_devices: int) -> tuple[int, ...]:
+    """Numbers of the GPUs of a run: none for the processor, else those from its first device on."""
+    kind, _, index = device.partition(":")
+    return () if kind == "cpu" else tuple(range(int(index), int(index) + num_devices))
+
+
 def found_behind(device: str, uuid: str | None, machine: Machine) -> FoundDevice:
     """The device of this machine that torch calls `device`, by its UUID; by its kind where all GPUs are alike.
 

@@ -1,6 +1,7 @@
-"""Energy of exactly the timed window, by zeus: GPU counters, CPU packages and DRAM where they can be read.
+"""Energy of exactly the timed window, by zeus: the run's GPUs, CPU packages and DRAM where they can be read.
 
-Idle power is taken apart, before the run, with the same counters.
+Idle power is taken apart, before the run, with the same counters. Which GPUs a run uses is known once its engine is up:
+until then all of them are read, and those of the run are counted (`PowerMeter.only`, `Energy.only`).
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from zeus.monitor import ZeusMonitor
@@ -33,12 +34,30 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Joules of one window by where they went; None for what this machine cannot tell."""
+    """Joules of one window by where they went; None for what this machine cannot tell.
+
+    Attributes:
+        gpus_j: of each GPU, by its number as CUDA_VISIBLE_DEVICES leaves it.
+    """
 
     seconds: float
-    gpu_j: float | None
+    gpus_j: Mapping[int, float]
     cpu_j: float | None
     dram_j: float | None
+
+    @property
+    def gpu_j(self) -> float | None:
+        """Of all GPUs that are counted."""
+        return sum(self.gpus_j.values()) if self.gpus_j else None
+
+    def only(self, gpus: Collection[int]) -> Energy:
+        """Without the GPUs that are not listed."""
+        return replace(self, gpus_j={index: joules for index, joules in self.gpus_j.items() if index in gpus})
+
+    @property
+    def watts(self) -> float | None:
+        """Mean power; None when nothing could be read."""
+        return None if self.total_j is None else self.total_j / self.seconds
 
     @property
     def total_j(self) -> float | None:
@@ -49,7 +68,8 @@ class Energy:
     @property
     def covers(self) -> str:
         """Which counters the total holds, for people."""
-        named = {"GPU": self.gpu_j, "CPU package": self.cpu_j, "DRAM": self.dram_j}
+        number = len(self.gpus_j)
+        named = {f"{number} GPU{'s' * (number > 1)}": self.gpu_j, "CPU package": self.cpu_j, "DRAM": self.dram_j}
         return ", ".join(name for name, part in named.items() if part is not None)
 
 
@@ -60,11 +80,25 @@ class Window:
 
 
 class PowerMeter:
-    """Counters of this machine; without any, every window's energy is None and `reason` says why."""
+    """Counters of this machine; without any, every window's energy is None and `reason` says why.
 
-    def __init__(self, monitor: Monitor | None, reason: str | None) -> None:
+    Args:
+        monitor: reads them.
+        reason: why there are none.
+        gpus: numbers of the GPUs that count; None counts all.
+    """
+
+    def __init__(self, monitor: Monitor | None, reason: str | None, gpus: Collection[int] | None = None) -> None:
         self._monitor = monitor
         self.reason = reason
+        self._gpus = gpus
+
+    def only(self, gpus: Collection[int]) -> PowerMeter:
+        """The same counters without the GPUs that are not listed."""
+        if self._monitor is None or set(self._monitor.gpu_indices) & set(gpus) or self._monitor.cpu_indices:
+            return PowerMeter(self._monitor, self.reason, gpus)
+        counted = f"GPU {', '.join(map(str, gpus))}" if gpus else "the processor (no RAPL, or for root only)"
+        return PowerMeter(None, f"the energy of {counted} cannot be read")
 
     @contextlib.contextmanager
     def window(self) -> Iterator[Window]:
@@ -77,16 +111,15 @@ class PowerMeter:
         try:
             yield window
         finally:
-            window.energy = _energy(self._monitor.end_window("timed"))
+            energy = _energy(self._monitor.end_window("timed"))
+            window.energy = energy if self._gpus is None else energy.only(self._gpus)
 
-    def idle_w(self, sleep: Callable[[float], None] = time.sleep) -> float | None:
-        """Mean power while nothing runs, watts."""
+    def idle(self, sleep: Callable[[float], None] = time.sleep) -> Energy | None:
+        """Energy of a few seconds in which nothing runs; None without counters."""
         with self.window() as window:
             if self._monitor is not None:
                 sleep(IDLE_S)
-        if window.energy is None or window.energy.total_j is None:
-            return None
-        return window.energy.total_j / window.energy.seconds
+        return window.energy
 
 
 def open_power_meter() -> PowerMeter:
@@ -108,7 +141,7 @@ def _energy(measurement: Any) -> Energy:
 
     return Energy(
         seconds=measurement.time,
-        gpu_j=total(measurement.gpu_energy),
+        gpus_j=dict(measurement.gpu_energy or {}),
         cpu_j=total(measurement.cpu_energy),
         dram_j=total(measurement.dram_energy),
     )
