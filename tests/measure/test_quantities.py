@@ -12,9 +12,10 @@ from moe_cap.measure.machine import Peaks
 from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming
+from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import storage_of
 from moe_cap.quantity import QUANTITIES
-from moe_cap.routing import RoutingSource, decode_step, prefill_step
+from moe_cap.routing import RoutingSource, StepKind, decode_step, prefill_step
 
 PEAKS = Peaks("bf16", 1e9, 1e12, 5e8, 4e11)
 
@@ -48,6 +49,19 @@ def test_utilisation_is_a_ratio_of_sums(account: Account) -> None:
     assert values["decode_activated_experts"].value == pytest.approx(3.0)
     assert values["decode_activated_share"].value == pytest.approx(3.0 / 8)
     assert values["decode_bytes_per_step"].value == pytest.approx(moved / 2)
+
+
+def test_bytes_are_summed_over_the_ranks_that_keep_them(account: Account) -> None:
+    """Two data-parallel ranks keep attention twice and, spread over both, every expert once."""
+    spread = replace(account, parallel=Parallelism(dp=2, ep=2), num_devices=2)
+    one, two = (measured_quantities([repeat()], 1, each) for each in (account, spread))
+    decode = [step for step in repeat().steps if step.kind is StepKind.DECODE]
+    single = [step_bytes(account.architecture, step, account.storage) for step in decode]
+    copied = sum(each.weights_read - each.experts - each.embedding for each in single) / len(single)
+    assert two["decode_bytes_per_step"].value == pytest.approx(one["decode_bytes_per_step"].value + copied)
+    for name in ("decode_s_mbu", "decode_mbu"):
+        assert two[name].value > one[name].value / 2
+    assert two["decode_s_mbu_paper"].value == pytest.approx(one["decode_s_mbu_paper"].value / 2)
 
 
 def test_the_forms_keep_their_order(account: Account) -> None:

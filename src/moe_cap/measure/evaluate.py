@@ -26,7 +26,7 @@ from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
-from moe_cap.measure.placement import device_of, found_behind, gpus_of
+from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of
 from moe_cap.measure.points import LevelResult, System, build_point
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
@@ -143,7 +143,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     how = subject.engine.probe().routing
     idle_w = idle.only(found.machine.gpus).watts if idle is not None else None
     no_power = meter.only(found.machine.gpus).reason
-    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, no_power)
+    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine))
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,
@@ -184,8 +184,7 @@ def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | Non
     asked = job.submission.hardware
     device = device_of(record, machine, asked)
     found = found_behind(device, uuid_of(device), machine)
-    ranks = record.tensor_parallel * record.pipeline_parallel * record.data_parallel
-    number = subject.num_devices or ranks
+    number = subject.num_devices or layout_of(record).num_devices
     probe = probe_machine(device, job.settings.home)
     known = identify_machine(machine, found, probe, asked=asked, own=own, num_devices=number)
     return replace(known, gpus=gpus_of(device, number))

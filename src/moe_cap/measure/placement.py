@@ -5,6 +5,7 @@ from __future__ import annotations
 from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import FoundDevice, Machine
 from moe_cap.hardware.detect import CPU_PROBED
+from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.result import EngineRecord
 
 DEVICE_KEYS = ("device", "device_config")
@@ -42,6 +43,17 @@ def _named(machine: Machine, asked: str | None) -> str:
             f" name one of them as hardware{f', not {asked}' if asked else ''}"
         )
     return f"cuda:{places[0]}"
+
+
+def layout_of(record: EngineRecord) -> Parallelism:
+    """How the engine spread the model over its devices.
+
+    Raises:
+        InvalidInputError: the sizes that it tells do not fit each other.
+    """
+    return Parallelism(
+        tp=record.tensor_parallel, ep=record.expert_parallel, dp=record.data_parallel, pp=record.pipeline_parallel
+    )
 
 
 def gpus_of(device: str, num_devices: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from moe_cap.measure.machine import MeasuredMachine, Peaks
 from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities, unknown
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming
+from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import StoragePlan
 from moe_cap.quantity import Quantity
 from moe_cap.result import Load, Point, RawRequest, RawStep
@@ -38,7 +39,12 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What was measured, on what; `routing` is how the engine obtains its traces."""
+    """What was measured, on what.
+
+    Attributes:
+        routing: how the engine obtains its traces.
+        parallel: how the engine spread the model over the devices.
+    """
 
     architecture: Architecture
     storage: StoragePlan
@@ -47,13 +53,14 @@ class System:
     routing: RoutingSource | None
     idle_w: float | None
     no_power_reason: str | None
+    parallel: Parallelism
 
 
 def build_point(level: LevelResult, system: System) -> Point:
     """The published point of a level."""
     arch = system.architecture
     source = routing_source(level.traces[0], arch, system.routing)
-    account = Account(arch, system.storage, system.peaks, system.machine.num_devices, source)
+    account = Account(arch, system.storage, system.peaks, system.machine.num_devices, source, system.parallel)
     steps = [steps_of(timed, trace, arch) for timed, trace in zip(level.passes, level.traces, strict=True)]
     requests = raw_requests(level)
     repeats = [

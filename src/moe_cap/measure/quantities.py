@@ -17,6 +17,7 @@ from moe_cap.metrics.bytes_and_flops import (
     step_flops_paper,
 )
 from moe_cap.metrics.latency import RequestTiming, confidence_interval_95, measurement_window, summary, throughput
+from moe_cap.metrics.parallelism import SINGLE_DEVICE, Parallelism
 from moe_cap.metrics.utilisation import timed_seconds, utilisation
 from moe_cap.precision import StoragePlan
 from moe_cap.quantity import QUANTITIES, Quantity
@@ -35,13 +36,18 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What turns steps into bytes, FLOPs and shares of a peak."""
+    """What turns steps into bytes, FLOPs and shares of a peak.
+
+    Attributes:
+        parallel: how the engine spread the model; what it keeps on several devices is read on each of them.
+    """
 
     architecture: Architecture
     storage: StoragePlan
     peaks: Peaks
     num_devices: int
     routing_source: RoutingSource | None
+    parallel: Parallelism = SINGLE_DEVICE
 
 
 def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, account: Account) -> Values:
@@ -165,11 +171,11 @@ def of_steps(steps: Sequence[Step], account: Account) -> Values:
 
 
 def _counts(account: Account) -> Mapping[str, Callable[[Step], float]]:
-    arch, storage = account.architecture, account.storage
+    arch, storage, parallel = account.architecture, account.storage, account.parallel
     return {
-        "s_mbu": lambda step: step_bytes(arch, step, storage).total_read,
+        "s_mbu": lambda step: step_bytes(arch, step, storage, parallel).total_read,
         "s_mbu_paper": lambda step: step_bytes_paper(arch, step, storage),
-        "mbu": lambda step: step_bytes_all_experts(arch, step, storage).total_read,
+        "mbu": lambda step: step_bytes_all_experts(arch, step, storage, parallel).total_read,
         "s_mfu": lambda step: step_flops(arch, step).total,
         "s_mfu_paper": lambda step: step_flops_paper(arch, step),
         "mfu": lambda step: step_flops_all_experts(arch, step).total,
