@@ -96,6 +96,22 @@ ENGINES: dict[str, EngineOffer] = {
             environment="sglang",
         ),
         EngineOffer(
+            "tensorrt-llm", "TensorRT-LLM", "moe_cap.measure.engines.tensorrt_llm",
+            ("bf16",),
+            "Replayed by transformers on the same tokens.",
+            "Streaming client, closed loop, against its stock server in a process of its own; never run here.",
+            listed=False,
+            environment="tensorrt-llm",
+        ),
+        EngineOffer(
+            "ktransformers", "KTransformers", "moe_cap.measure.engines.ktransformers",
+            ("bf16",),
+            "Returned by its fork of SGLang in a second pass over the same tokens.",
+            "Streaming client, closed loop, against its stock server in a process of its own; never run here.",
+            listed=False,
+            environment="ktransformers",
+        ),
+        EngineOffer(
             "fake", "Fake (tests)", "moe_cap.measure.engines.fake",
             ("fp32", "bf16", "int8", "int4"),
             "A fixed rule of token and layer.",
