@@ -4,13 +4,15 @@
  *
  * Every forward pass becomes lines of JSON in the file that MOE_CAP_TRACE names: one for each evaluation of a layer's
  * top-k tensor (`ffn_moe_topk-<layer>`, int32 [top_k, tokens], a strided view of an argsort), then one for the pass with
- * its tokens, sequences, positions and the greedy choice at each place. Logits are asked for at every position, because
+ * its tokens, sequences, positions, the log-probability of each token after those before it, and the greedy choice after
+ * it, with and without the tokens that end a text. Logits are asked for at every position, because
  * llama.cpp computes the last layer only where they are.
  *
- * gcc -O2 -shared -fPIC moe_cap_llama_recorder.c -o libmoe_cap_llama_recorder.so -Iinclude -Iggml/include -ldl
+ * gcc -O2 -shared -fPIC moe_cap_llama_recorder.c -o libmoe_cap_llama_recorder.so -Iinclude -Iggml/include -ldl -lm
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,16 +66,47 @@ static bool on_tensor(struct ggml_tensor *tensor, bool ask, void *data) {
     return true;
 }
 
+/* The last row of logits of the pass before: a long prompt is cut, and its next part continues there. */
+static struct {
+    float *logits;
+    int32_t sequence, position;
+} before = {NULL, -1, -1};
+
+static int32_t best_token(const struct llama_vocab *vocabulary, const float *logits, int size, bool may_end) {
+    int32_t best = -1;
+    for (int token = 0; token < size; token++)
+        if ((best < 0 || logits[token] > logits[best]) && (may_end || !llama_vocab_is_eog(vocabulary, token))) best = token;
+    return best;
+}
+
+static double log_probability(const float *logits, int size, int32_t token) {
+    double highest = logits[0], sum = 0;
+    for (int i = 1; i < size; i++)
+        if (logits[i] > highest) highest = logits[i];
+    for (int i = 0; i < size; i++) sum += exp(logits[i] - highest);
+    return logits[token] - highest - log(sum);
+}
+
 static void write_pass(struct llama_context *context) {
-    static int32_t greedy[MOST_TOKENS];
-    const int vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context)));
+    static int32_t greedy[MOST_TOKENS], unended[MOST_TOKENS];
+    const struct llama_vocab *vocabulary = llama_model_get_vocab(llama_get_model(context));
+    const int size = llama_vocab_n_tokens(vocabulary);
+    if (!before.logits && !(before.logits = malloc(size * sizeof(float)))) fail("no memory for a row of logits");
+    fputs("{\"logprobs\":[", trace);
     for (int i = 0; i < batch.count; i++) {
         const float *logits = llama_get_logits_ith(context, i);
-        greedy[i] = -1;
-        for (int token = 0; logits && token < vocabulary; token++)
-            if (greedy[i] < 0 || logits[token] > logits[greedy[i]]) greedy[i] = token;
+        if (!logits) fail("a position has no logits");
+        greedy[i] = best_token(vocabulary, logits, size, true);
+        unended[i] = best_token(vocabulary, logits, size, false);
+        const bool continues = before.sequence == batch.sequence[i] && before.position + 1 == batch.position[i];
+        if (i) fputs(",", trace);
+        if (continues) fprintf(trace, "%.9g", log_probability(before.logits, size, batch.token[i]));
+        else fputs("null", trace);
+        memcpy(before.logits, logits, size * sizeof(float));
+        before.sequence = batch.sequence[i];
+        before.position = batch.position[i];
     }
-    fputs("{", trace);
+    fputs("],", trace);
     write_numbers("tokens", batch.token, batch.count);
     fputs(",", trace);
     write_numbers("sequences", batch.sequence, batch.count);
@@ -81,6 +114,8 @@ static void write_pass(struct llama_context *context) {
     write_numbers("positions", batch.position, batch.count);
     fputs(",", trace);
     write_numbers("greedy", greedy, batch.count);
+    fputs(",", trace);
+    write_numbers("greedy_unended", unended, batch.count);
     fputs("}\n", trace);
     fflush(trace);
 }

@@ -1,0 +1,240 @@
+"""llama.cpp, as its stock `llama-server`, on a GGUF file that its own converter wrote.
+
+The timed pass runs on a server that knows nothing of us. For the routing pass and for scores it is stopped and started
+once more on the same port with a recorder loaded before it (`inside/moe_cap_llama_recorder.c`), and every sequence goes
+through as one prompt. Without the recorder transformers replays the tokens, and nothing can be scored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from moe_cap.architecture import Architecture, parse_config
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.arrivals import steps_of_arrivals
+from moe_cap.measure.engines.base import Completion, Continuation, EngineRun, LaunchSpec, Request, RoutingRows, Score
+from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.gguf_files import convert, gguf_name
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
+from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
+from moe_cap.measure.engines.teacher_forcing import forced_tokens
+from moe_cap.measure.load import LoadRun, Rules
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.precision import StoragePlan
+from moe_cap.precision.formats import BF16, FP16, FP32, WeightFormat
+from moe_cap.precision.names import ModuleNames
+from moe_cap.precision.plan import StorageRule
+from moe_cap.result import EngineRecord
+from moe_cap.settings import read_engines_folder
+
+SERVER = "bin/llama-server"
+RECORDER = "bin/libmoe_cap_llama_recorder.so"
+TRACE = f"{SCRATCH}/llama-passes.jsonl"
+SLOTS = 64
+CONTEXT = 32768
+"""Tokens of all slots together."""
+PASS_TOKENS = 512
+"""A physical batch (`--ubatch-size`): a longer prompt is cut, and the weights are read once for each part."""
+
+KINDS = {"fp32": "f32", "bf16": "bf16"}
+CACHES = {"fp32": "f32", "bf16": "f16"}
+ATTENTION = {"fp32": "off", "bf16": "auto"}
+"""Flash attention on a processor rounds: log-probabilities in fp32 came 1e-3 a token off, and 1e-6 without it."""
+CACHE_FORMATS: dict[str, WeightFormat] = {"f32": FP32, "f16": FP16}
+MATRICES: dict[str, WeightFormat] = {"fp32": FP32, "bf16": BF16}
+KEPT_FP32 = ModuleNames(("gate", "router", "shared_expert_gate"))
+
+
+def llama_threads() -> int:
+    """All processors that this process may use but one, and no more than OMP_NUM_THREADS; ggml's threads spin too."""
+    free = len(os.sched_getaffinity(0)) - 1
+    return max(1, min(free, int(os.environ.get("OMP_NUM_THREADS") or free)))
+
+
+def gguf_storage(precision: str) -> StoragePlan:
+    """As the converter writes it: everything in the type asked for, routers in fp32.
+
+    Vectors are fp32 too; they are counted in the type asked for, a thousandth of a model's bytes.
+    """
+    written, cache = MATRICES[precision], CACHE_FORMATS[CACHES[precision]]
+    rules = (StorageRule(FP32, modules=KEPT_FP32),)
+    return StoragePlan(f"gguf {KINDS[precision]}", plain=written, rules=rules, kv=cache, compute_dtype=precision)
+
+
+class LlamaCppEngine(ServerEngine):
+    """The engine as a description; see `moe_cap.measure.engines.base.Engine`.
+
+    Args:
+        name: of the registry's line.
+        placement: arguments that say where weights lie.
+        rules: what is believed of a timed pass.
+    """
+
+    def __init__(self, name: str = "llama-cpp", placement: Sequence[str] = (), rules: Rules | None = None) -> None:
+        super().__init__(rules)
+        self.name = name
+        self._placement = tuple(placement)
+
+    def homes(self) -> tuple[Path, ...]:
+        """One folder for every placement: `bin` of a build, `source` for its converter, `version`, and `gguf` files."""
+        return (read_engines_folder(os.environ) / "llama-cpp",)
+
+    def version_in(self, home: Path) -> str | None:
+        """What was written down at the installation."""
+        version = home / "version"
+        return version.read_text(encoding="utf-8").strip() if (home / SERVER).is_file() and version.is_file() else None
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """All slots share one cache, no prompt is kept for the next one, nothing is fitted to the machine."""
+        self.check_precision(precision)
+        threads = str(llama_threads())
+        argv = (
+            f"{HOME}/{SERVER}", "--model", f"{HOME}/gguf/{gguf_name(files, KINDS[precision])}", "--alias", files.name,
+            "--host", "127.0.0.1", "--port", PORT, "--threads", threads, "--threads-batch", threads,
+            "--parallel", str(SLOTS), "--kv-unified", "--ctx-size", str(CONTEXT), "--ubatch-size", str(PASS_TOKENS),
+            "--cache-type-k", CACHES[precision], "--cache-type-v", CACHES[precision],
+            "--flash-attn", ATTENTION[precision],
+            "--no-cache-prompt", "--cache-ram", "0", "--fit", "off", "--no-ui", *self._placement,
+        )  # fmt: skip
+        return LaunchSpec(
+            files=files,
+            precision=precision,
+            options={"threads": int(threads)},
+            argv=argv,
+            environment={"LD_LIBRARY_PATH": f"{HOME}/bin"},
+            ready_url=f"http://127.0.0.1:{PORT}/health",
+        )
+
+    def gguf(self, spec: LaunchSpec) -> Path:
+        """Where the converted model lies."""
+        return self.homes()[0] / "gguf" / gguf_name(spec.files, KINDS[spec.precision])
+
+    def launch(self, spec: LaunchSpec, log: Path, port: int | None = None) -> Server:
+        """Convert the model if need be, then start."""
+        found = self.find()
+        if found is not None:
+            convert(spec.files, KINDS[spec.precision], found.home, self.gguf(spec), log)
+        return super().launch(spec, log, port)
+
+    def session(
+        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> LlamaCppSession:
+        """Over a server that answers; with the recorder where it was built."""
+        kind = RecordedSession if (self.homes()[0] / RECORDER).is_file() else LlamaCppSession
+        return kind(self, endpoint, spec, server, attachment)
+
+
+def recording(timed: LaunchSpec) -> LaunchSpec:
+    """The timed server's specification with the recorder before it; a pure function.
+
+    `env` sets the variable, so that the guard of the server does not load the recorder too.
+    """
+    return replace(
+        timed,
+        argv=("env", f"LD_PRELOAD={HOME}/{RECORDER}", *timed.argv, "--no-warmup"),
+        environment={**timed.environment, "MOE_CAP_TRACE": TRACE},
+    )
+
+
+class LlamaCppSession(ServerSession):
+    """A running llama-server; see `moe_cap.measure.engines.base.Session`."""
+
+    routed_by = "transformers"
+
+    def __init__(
+        self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> None:
+        # llama-server announces that it keeps connections and closes each after a stream (seen in b11434).
+        unkept = replace(attachment.target, headers={**attachment.target.headers, "Connection": "close"})
+        super().__init__(engine, endpoint, spec, server, replace(attachment, target=unkept))
+        self._gguf = engine.gguf(spec)
+
+    def describe(self) -> EngineRecord:
+        """By /props of the timed server, and what it was started with."""
+        record = super().describe()
+        told: dict[str, JsonValue] = {"command": " ".join(self._spec.argv), "routing_pass": self.routed_by}
+        cache = CACHE_FORMATS[CACHES[self._spec.precision]].name
+        known = {"kv_dtype": cache, "compute_dtype": gguf_storage(self._spec.precision).compute_dtype}
+        return record.model_copy(update={"arguments": {**record.arguments, **told}, **known})
+
+    def storage(self, architecture: Architecture) -> StoragePlan:
+        """As the converter writes it."""
+        return gguf_storage(self._spec.precision)
+
+    def weights_bytes(self) -> float:
+        """Of the GGUF file; its vocabulary is in it."""
+        return float(self._gguf.stat().st_size)
+
+    def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
+        """Carry requests in a closed loop.
+
+        Raises:
+            InvalidRunError: more of them at once than the server has slots or cache for.
+        """
+        longest = max(len(request.prompt) + request.output_tokens for request in requests)
+        if concurrency > SLOTS or concurrency * longest > CONTEXT:
+            raise InvalidRunError(
+                f"{concurrency} requests of {longest} tokens at once do not fit into {SLOTS} slots and {CONTEXT} tokens"
+            )
+        return super().load(requests, concurrency)
+
+    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
+        """The timed pass; its forward passes are read off the arrivals."""
+        run = super().run(requests, concurrency)
+        return replace(run, steps=steps_of_arrivals(requests, run.completions, PASS_TOKENS))
+
+
+class RecordedSession(LlamaCppSession):
+    """A llama-server whose second start has the recorder."""
+
+    routed_by = "the recorder before llama-server"
+
+    def __init__(
+        self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> None:
+        super().__init__(engine, endpoint, spec, server, attachment)
+        self._recording = recording(spec)
+        self._moe_layers = parse_config(spec.files.config).moe_layers
+
+    def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
+        """The same tokens through llama.cpp itself, recorded."""
+        return tuple(map(self._route, requests, completions)) if self._moe_layers else ()
+
+    def _route(self, request: Request, completion: Completion) -> RoutingRows:
+        traced = self._trace(forced_tokens(request, completion))
+        return RoutingRows(request.id, traced.experts, traced.greedy_unended[len(request.prompt) - 1 :])
+
+    def score(self, continuations: Sequence[Continuation]) -> list[Score]:
+        """From the recorded log-probabilities of the whole text."""
+        return [self._score(one) for one in continuations]
+
+    def _score(self, one: Continuation) -> Score:
+        tokens = [*one.context, *one.continuation]
+        traced, start = self._trace(tokens), len(one.context)
+        known = [value for value in traced.log_probabilities[start:] if value is not None]
+        if len(known) != len(one.continuation):
+            raise InvalidRunError(
+                f"{len(known)} log-probabilities for a continuation of {len(one.continuation)} tokens"
+            )
+        return Score(sum(known), traced.greedy[start - 1 : -1] == tuple(one.continuation))
+
+    def _trace(self, tokens: Sequence[int]) -> TracedPass:
+        """One sequence through the recording server, alone: what the trace grew by is its own."""
+        self.serve(self._recording)
+        path = Path(self.server.fill(TRACE))
+        size = path.stat().st_size if path.exists() else 0
+        body: dict[str, JsonValue] = {"model": self._served.name, "prompt": list(tokens), "max_tokens": 1}
+        self._http.complete(body)
+        with path.open("rb") as trace:
+            trace.seek(size)
+            lines = trace.read().decode().splitlines()
+        return whole_sequence(parse_trace(lines, self._moe_layers), tokens)
+
+
+ENGINE = LlamaCppEngine()
