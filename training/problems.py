@@ -50,6 +50,8 @@ class Difficulty:
 
 
 EASY = Difficulty(digits=2, letters=12)
+LONG = Difficulty(digits=2, letters=40)
+ASKED = Difficulty(digits=2, letters=32)  # of the held-out problems: long words are what four bits get wrong
 
 
 def draw_arithmetic(rng: random.Random, difficulty: Difficulty) -> Problem:

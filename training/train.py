@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeForC
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from training.model import build_model
-from training.problems import DRAW, EASY, Difficulty, Problem, held_out_problems, training_problems
+from training.problems import DRAW, EASY, LONG, Difficulty, Problem, held_out_problems, training_problems
 from training.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,6 @@ MODEL_FOLDER = ROOT / "assets" / "cap-tiny-moe"
 CHECKPOINT = ROOT / "build" / "training" / "checkpoint.pt"
 
 SEED = 20_261_122
-ROWS, ROW_TOKENS = 24, 64
 WARM_UP_STEPS, DECAY_SHARE = 100, 0.4
 SHARES = {"arithmetic": 0.4, "copy": 0.3, "choice": 0.3}  # of the problems drawn
 REPORT_EVERY = 250
@@ -34,11 +33,16 @@ NO_LOSS = -100
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of the training with a learning rate that warms up, stays and decays to zero."""
+    """A stretch of the training with a learning rate that warms up, stays and decays to zero.
+
+    Attributes:
+        shape: rows of a batch, and tokens of a row; the longest problem fits into a row.
+    """
 
     difficulty: Difficulty
     steps: int
     peak_rate: float
+    shape: tuple[int, int]
 
     def learning_rate(self, step: int) -> float:
         """Of a step counted from the beginning of the stage."""
@@ -46,7 +50,8 @@ class Stage:
         return self.peak_rate * warm * min(1.0, (self.steps - step) / (DECAY_SHARE * self.steps))
 
 
-STAGES = (Stage(EASY, 3_000, 3e-3),)
+# Words of up to 40 letters are not learnt from the start: they follow once short ones are copied.
+STAGES = (Stage(EASY, 3_000, 3e-3, (24, 64)), Stage(LONG, 1_500, 2e-3, (16, 104)))
 
 log = logging.getLogger("training")
 
@@ -59,24 +64,24 @@ def encode(problem: Problem, tokenizer: PreTrainedTokenizerFast) -> tuple[list[i
     return prompt + answer, [NO_LOSS] * len(prompt) + answer
 
 
-def pack(problems: Iterator[Problem], tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """Rows filled with whole problems: ids, labels, positions, each (ROWS, ROW_TOKENS).
+def pack(problems: Iterator[Problem], tokenizer: PreTrainedTokenizerFast, shape: tuple[int, int]) -> Batch:
+    """Rows filled with whole problems: ids, labels, positions, each of `shape` (rows, tokens).
 
     Positions start again with every problem, by which transformers knows that they must not see each other.
     """
-    ids, labels = torch.full((ROWS, ROW_TOKENS), PAD_ID), torch.full((ROWS, ROW_TOKENS), NO_LOSS)
-    positions = torch.zeros((ROWS, ROW_TOKENS), dtype=torch.long)
-    for row in range(ROWS):
+    ids, labels, positions = torch.full(shape, PAD_ID), torch.full(shape, NO_LOSS), torch.zeros(shape, dtype=torch.long)
+    rows, row_tokens = shape
+    for row in range(rows):
         at = 0
         for problem in problems:
             tokens, targets = encode(problem, tokenizer)
             end = at + len(tokens)
-            if end > ROW_TOKENS:
+            if end > row_tokens:
                 break
             ids[row, at:end], labels[row, at:end] = torch.tensor(tokens), torch.tensor(targets)
             positions[row, at:end] = torch.arange(len(tokens))
             at = end
-        positions[row, at:] = torch.arange(ROW_TOKENS - at)
+        positions[row, at:] = torch.arange(row_tokens - at)
     return ids, labels, positions
 
 
@@ -164,7 +169,8 @@ def train(checkpoint: Path) -> Qwen3MoeForCausalLM:
     for begin, stage in zip(itertools.accumulate((0, *(stage.steps for stage in STAGES))), STAGES, strict=False):
         problems = mixed_problems(stage.difficulty, training.rng)
         while training.steps_done < begin + stage.steps:
-            loss = training.learn(pack(problems, training.tokenizer), stage.learning_rate(training.steps_done - begin))
+            batch = pack(problems, training.tokenizer, stage.shape)
+            loss = training.learn(batch, stage.learning_rate(training.steps_done - begin))
             if training.steps_done % REPORT_EVERY == 0:
                 scores = teacher_forced_accuracy(training.model, training.tokenizer, stage.difficulty)
                 elapsed_s = time.monotonic() - started

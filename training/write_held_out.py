@@ -6,8 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from training.problems import DRAW, held_out_problems
-from training.train import STAGES
+from training.problems import ASKED, DRAW, held_out_problems
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "moe_cap" / "measure" / "tasks"
 PROBLEMS_PER_TASK = 300
@@ -17,7 +16,7 @@ SEED = 1
 def main() -> None:
     """Write one jsonl file per task."""
     for task in DRAW:
-        problems = held_out_problems(task, STAGES[-1].difficulty, PROBLEMS_PER_TASK, random.Random(SEED))  # noqa: S311
+        problems = held_out_problems(task, ASKED, PROBLEMS_PER_TASK, random.Random(SEED))  # noqa: S311
         lines = (json.dumps({"prompt": problem.prompt, "answer": problem.answer}) for problem in problems)
         (FOLDER / f"cap_{task}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

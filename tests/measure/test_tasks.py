@@ -9,7 +9,7 @@ import pytest
 
 from moe_cap.errors import AccuracyError
 from moe_cap.measure.tasks import FOLDER, TASKS, load_task
-from training.problems import DRAW, HELD_OUT_SHARE, held_out_problems, training_problems
+from training.problems import ASKED, DRAW, HELD_OUT_SHARE, held_out_problems, training_problems
 from training.train import STAGES
 from training.write_held_out import PROBLEMS_PER_TASK, SEED
 
@@ -85,7 +85,7 @@ def test_about_a_tenth_is_held_out(task: str) -> None:
 
 @pytest.mark.parametrize("task", OURS)
 def test_shipped_problems_are_what_the_script_writes(task: str) -> None:
-    problems = held_out_problems(task, HARDEST, PROBLEMS_PER_TASK, random.Random(SEED))
+    problems = held_out_problems(task, ASKED, PROBLEMS_PER_TASK, random.Random(SEED))
     assert asked(task) == [{"prompt": problem.prompt, "answer": problem.answer} for problem in problems]
     assert len({problem.key for problem in problems}) == PROBLEMS_PER_TASK
 
@@ -96,7 +96,12 @@ def test_task_loads_offline_and_asks_the_shipped_problems(name: str) -> None:
     documents = list(task.test_docs())
     assert len(documents) == PROBLEMS_PER_TASK
     assert task.doc_to_text(documents[0]) == documents[0]["prompt"]
-    assert task.config.metadata["version"] == 1.0
+
+
+def test_longest_word_and_its_end_fit_into_the_answer() -> None:
+    task = load_task("cap_copy")
+    longest = max(len(document["answer"]) for document in task.test_docs())
+    assert longest < task.config.generation_kwargs["max_gen_toks"]
 
 
 def test_gsm8k_reads_a_local_folder_and_keeps_upstreams_prompt(gsm8k_folder: Path) -> None:

@@ -47,7 +47,7 @@ class TaskWork:
 
 TASK_WORK: Mapping[str, TaskWork] = {
     "cap_arithmetic": TaskWork(300, 1, 8, 8),
-    "cap_copy": TaskWork(300, 1, 16, 16),
+    "cap_copy": TaskWork(300, 1, 26, 19),
     "cap_choice": TaskWork(300, 4, 24, 1),
     "gsm8k": TaskWork(1319, 1, 900, 160),
 }
