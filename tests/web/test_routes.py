@@ -4,16 +4,19 @@ import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from moe_cap.cli.serve import settings_for
 from moe_cap.errors import BusyError
 from moe_cap.queue import Progress, Queue
 from moe_cap.reported import read_reported
 from moe_cap.results import ResultStore
 from moe_cap.store import MemoryStore
+from moe_cap.web import routes
 from moe_cap.web.queue import render_queue
 from moe_cap.web.routes import build_routes
 from moe_cap.web.security import HEADERS, SecureHeaders
@@ -122,6 +125,44 @@ def test_static_files_are_cached_for_ever_under_an_address_with_their_hash(clien
     answer = client.get("/cap/vendor/ag-grid-community.min.js")
     assert "immutable" in answer.headers["cache-control"]
     assert answer.headers["content-type"].startswith("text/javascript")
+
+
+def test_static_files_of_a_linked_checkout_are_served(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "static").symlink_to(routes.STATIC)
+    monkeypatch.setattr(routes, "STATIC", tmp_path / "static")
+    routes._static_names.cache_clear()
+    assert client.get("/cap/cap.css").status_code == 200
+
+
+def test_names_that_visitors_make_up_are_not_kept(client: TestClient) -> None:
+    before = routes._static.cache_info().currsize
+    for name in ("nope.js", "..%2Fstyle.py", "vendor%2F..%2Fcap.css", "%00"):
+        assert client.get(f"/cap/{name}").status_code == 404
+    assert routes._static.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "allowed"),
+    [
+        ({}, None, True),
+        ({}, "localhost", True),
+        ({}, "0.0.0.0", False),
+        ({}, "192.168.0.2", False),
+        ({}, "my-machine", False),
+        ({"MOE_CAP_HOST": "::"}, None, False),
+        ({"MOE_CAP_HOST": "0.0.0.0"}, "127.0.0.1", True),
+        ({"SPACE_ID": "a/b"}, None, False),
+        ({"QUEUE_REPO": "a/b"}, None, False),
+        ({"MOE_CAP_ALLOW_FOLDERS": "1"}, "0.0.0.0", True),
+        ({"MOE_CAP_ALLOW_FOLDERS": "0"}, None, False),
+    ],
+)
+def test_visitors_from_elsewhere_name_no_folders_unless_that_is_set(
+    given: dict[str, str], host: str | None, allowed: bool
+) -> None:
+    assert settings_for(given, host, None, None).allow_folders is allowed
 
 
 def test_a_store_that_is_away_leaves_the_last_good_snapshot(

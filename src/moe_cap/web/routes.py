@@ -24,11 +24,13 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 
 @cache
-def _static(name: str) -> Encoded | None:
-    path = (STATIC / name).resolve()
-    if not path.is_relative_to(STATIC) or not path.is_file():
-        return None
-    return encode(path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
+def _static_names() -> frozenset[str]:
+    return frozenset(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.is_file())
+
+
+@cache
+def _static(name: str) -> Encoded:
+    return encode((STATIC / name).read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
 def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
@@ -109,7 +111,6 @@ def _add_static(router: APIRouter) -> None:
 
     @router.get("/cap/{name:path}")
     def static(request: Request, name: str) -> Response:
-        found = _static(name)
-        if found is None:
+        if name not in _static_names():
             raise HTTPException(404, "no such file")
-        return answer(request, found, cache=FOR_EVER)
+        return answer(request, _static(name), cache=FOR_EVER)

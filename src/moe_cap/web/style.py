@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).resolve().parent / "static"
 GRID_LIBRARY = "vendor/ag-grid-community.min.js"
 
 
