@@ -117,3 +117,13 @@ def test_a_reported_result_without_citation_is_refused() -> None:
     record = read_reported()[0].model_dump(mode="json") | {"citation": None}
     with pytest.raises(ResultError, match="needs its citation"):
         parse_result(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "//example.org/x", "https:", "arxiv.org/abs/1"]
+)
+def test_a_citation_that_leads_to_no_web_page_is_refused(url: str) -> None:
+    record = read_reported()[0].model_dump(mode="json")
+    record["citation"]["url"] = url
+    with pytest.raises(ResultError, match=r"citation\.url: a citation's address begins with https"):
+        parse_result(json.dumps(record))

@@ -10,6 +10,7 @@ import hashlib
 import json
 from datetime import datetime
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -37,6 +38,13 @@ class Citation(Record):
     url: Text
     place: Text
     """Table, figure or page of the source."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_web_page(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
+            raise ValueError("a citation's address begins with https:// or http://")
+        return value
 
 
 class ModelRecord(Record):
