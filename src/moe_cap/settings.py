@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from moe_cap.errors import InvalidInputError
@@ -22,7 +23,8 @@ class Settings:
         home: local state of this machine: logs of runs, the probe, downloaded problems.
         host, port: where the page is served.
         embedded_worker: whether the leaderboard's process starts a worker beside it.
-        allow_folders: whether a submission may name a folder of this machine; never on a public Space.
+        allow_folders: whether a submission may name a folder of this machine, and visitors may cancel what waits.
+            Unless it is set, only where nobody but this machine reaches the page, with a queue of its own.
         lease_s: how long a claim lasts without a heartbeat, seconds.
         max_attempts: claims of one request before it fails for good.
         poll_s: pause between two looks at the queue, seconds.
@@ -83,6 +85,14 @@ def read_engines_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("MOE_CAP_ENGINES") or CHECKOUT / ".cache" / "engines")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`; another name than localhost may be anything."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read every setting from an environment; what is not set means: local folders of this checkout.
 
@@ -92,15 +102,18 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     queue = _store(environ, "QUEUE_REPO", "MOE_CAP_QUEUE", CHECKOUT / "eval-queue")
     on_hub = queue.startswith("hub://")
     on_space = bool(environ.get("SPACE_ID"))
+    host = environ.get("MOE_CAP_HOST") or ("0.0.0.0" if on_space else "127.0.0.1")  # noqa: S104 a Space is reached through its proxy
     return Settings(
         queue=queue,
         results=_store(environ, "RESULTS_REPO", "MOE_CAP_RESULTS", CHECKOUT / "eval-results"),
         hf_token=environ.get("HF_TOKEN") or None,
         home=Path(environ.get("MOE_CAP_HOME") or CHECKOUT / "data"),
-        host=environ.get("MOE_CAP_HOST") or ("0.0.0.0" if on_space else "127.0.0.1"),  # noqa: S104 a Space is reached through its proxy
+        host=host,
         port=int(_number(environ, "MOE_CAP_PORT", 7860)),
         embedded_worker=_flag(environ, "MOE_CAP_WORKER", default=not on_space),
-        allow_folders=_flag(environ, "MOE_CAP_ALLOW_FOLDERS", default=not on_space and not on_hub),
+        allow_folders=_flag(
+            environ, "MOE_CAP_ALLOW_FOLDERS", default=is_loopback(host) and not on_space and not on_hub
+        ),
         lease_s=_number(environ, "MOE_CAP_LEASE_S", 1800 if on_hub else 30),
         max_attempts=int(_number(environ, "MOE_CAP_MAX_ATTEMPTS", 3)),
         poll_s=_number(environ, "MOE_CAP_POLL_S", 60 if on_hub else 2),

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,13 +37,7 @@ STOP_S = 3
 def run(host: Host = None, port: Port = None, worker: WithWorker = None, as_json: AsJson = False) -> None:
     """Serve the leaderboard until Ctrl-C. The environment says where queue and results are (docs/cli.md)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = read_settings(os.environ)
-    settings = replace(
-        settings,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
-        embedded_worker=settings.embedded_worker if worker is None else worker,
-    )
+    settings = settings_for(os.environ, host, port, worker)
     listener = listen(settings.host, settings.port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     _announce(url, settings, as_json)
@@ -51,6 +45,16 @@ def run(host: Host = None, port: Port = None, worker: WithWorker = None, as_json
     signal.signal(signal.SIGTERM, _leave)
     with _worker_beside(settings):
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def settings_for(environ: Mapping[str, str], host: str | None, port: int | None, worker: bool | None) -> Settings:
+    """The environment's settings with the options given beside it: who can reach the page decides more defaults."""
+    settings = read_settings({**environ, "MOE_CAP_HOST": host} if host else environ)
+    return replace(
+        settings,
+        port=settings.port if port is None else port,
+        embedded_worker=settings.embedded_worker if worker is None else worker,
+    )
 
 
 def build(settings: Settings) -> FastAPI:
@@ -94,7 +98,7 @@ def _worker_beside(settings: Settings) -> Iterator[None]:
     if not settings.embedded_worker:
         yield
         return
-    worker = EmbeddedWorker(os.environ, settings.home)
+    worker = EmbeddedWorker({**os.environ, "MOE_CAP_HOST": settings.host}, settings.home)
     worker.start()
     try:
         yield
