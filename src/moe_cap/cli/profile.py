@@ -91,6 +91,8 @@ OutputDir = Annotated[
 Publish = Annotated[
     bool, typer.Option("--publish", help="Send results to the store of MOE_CAP_RESULTS or RESULTS_REPO.")
 ]
+TELLING_SHARE = 0.2
+"""Of the whole; what is left cannot be told from less."""
 LISTS = ("concurrency", "rates_per_s", "presets", "target_input_tokens", "target_output_tokens", "precision")
 
 
@@ -205,13 +207,13 @@ def _watchers(
     def watch(number: int, cell: Cell) -> Callable[[str, float | None, float | None], None]:
         last = ""
 
-        def tell(stage: str, fraction: float | None, eta_s: float | None) -> None:
+        def tell(stage: str, fraction: float | None, _eta_s: float | None) -> None:
             nonlocal last
             if stage == last:
                 return
             last = stage
             share = (number + (fraction or 0.0)) / cells
-            left_s = (monotonic() - began_s) * (1 - share) / share if share > 0 else eta_s
+            left_s = (monotonic() - began_s) * (1 - share) / share if share >= TELLING_SHARE else None
             left = "" if left_s is None else f", about {_duration(left_s)} left"
             typer.echo(f"[{number + 1}/{cells}] {cell.name}: {stage} ({share:.0%} done{left})", err=True)
 
