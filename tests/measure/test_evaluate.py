@@ -127,6 +127,29 @@ def test_the_trace_gives_the_heat_map_and_the_curve_over_batch_sizes(
     assert list(point.activated_by_batch_size.values()) == sorted(point.activated_by_batch_size.values())
 
 
+def test_a_quantised_checkpoint_is_refused_in_another_precision(
+    copied_folder: Path, tmp_path: Path, settings: Settings
+) -> None:
+    scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    config = json.loads((copied_folder / "config.json").read_text())
+    (copied_folder / "config.json").write_text(json.dumps(config | {"quantization_config": scheme}))
+    code, output = run(tmp_path, settings, write_request(tmp_path, copied_folder))
+    assert (code, failure_of(output)["error"]) == (2, "SubmissionError")
+    assert "is stored in fp8" in failure_of(output)["message"]
+
+
+def test_weights_that_the_accounting_does_not_explain_make_every_point_invalid(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = fake.FakeSession.weights_bytes
+    monkeypatch.setattr(fake.FakeSession, "weights_bytes", lambda self: 0.98 * held(self))
+    _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder))
+    result = result_of(output)
+    assert any("the accounting counts" in warning for warning in result.warnings)
+    for point in result.points:
+        assert ["the accounting counts" in rule for rule in point.invalid] == [True]
+
+
 def test_progress_ends_with_writing_and_the_log_holds_every_stage(
     tiny_folder: Path, tmp_path: Path, settings: Settings
 ) -> None:

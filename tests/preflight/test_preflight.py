@@ -78,6 +78,14 @@ def test_precision_that_the_engine_does_not_offer_is_named_with_those_it_does(se
     assert "bf16" in problem.message
 
 
+def test_quantised_checkpoint_cannot_be_asked_for_in_another_precision(settings: Settings, folder: Path) -> None:
+    scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": scheme}))
+    (problem,) = look(Submission(model=str(folder)), settings).problems
+    assert problem.field == "precision"
+    assert "is stored in fp8" in problem.message
+
+
 def test_engine_of_the_tests_cannot_be_asked_for(settings: Settings) -> None:
     assert fields(look(Submission(model=str(SHIPPED), engine="fake"), settings)) == ["engine"]
 

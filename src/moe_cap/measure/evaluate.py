@@ -27,12 +27,12 @@ from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of
-from moe_cap.measure.points import LevelResult, System, build_point
+from moe_cap.measure.points import LevelResult, System, build_point, wrong_bytes
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
-from moe_cap.precision import StoragePlan, stored_bytes
+from moe_cap.precision import StoragePlan, read_quantization, refuse_conversion
 from moe_cap.result import METRICS_VERSION, AccuracyRecord, EngineRecord, ModelRecord, Result, result_id
 from moe_cap.settings import CHECKOUT, Settings
 from moe_cap.submission import Submission
@@ -42,8 +42,6 @@ log = logging.getLogger("moe_cap")
 NO_COUNTERS = "the server runs on another machine, whose counters cannot be read from here"
 ACCURACY_BATCH = 16
 """Requests that the accuracy harness gives the engine at once."""
-BYTES_TOLERANCE = 0.01
-"""How far the accounting's weights may be from the bytes that the engine holds before the result carries a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,9 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     busy = busy_share()
     own = read_own_figures(job.settings.machine) if job.settings.machine else None
     subject = find(job)
+    refuse_conversion(
+        read_quantization(subject.files.folder, subject.files.config), asked.precision, subject.files.name
+    )
     architecture = parse_config(subject.files.config)
     job.progress.enter("reading idle power")
     meter = open_power_meter() if subject.elsewhere is None else PowerMeter(None, NO_COUNTERS)
@@ -143,7 +144,10 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     how = subject.engine.probe().routing
     idle_w = idle.only(found.machine.gpus).watts if idle is not None else None
     no_power = meter.only(found.machine.gpus).reason
-    system = System(architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine))
+    system = System(
+        architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine),
+        found.weights_bytes,
+    )  # fmt: skip
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,
@@ -162,7 +166,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         environment={**describe_environment(CHECKOUT, job.environ), "accuracy_batch_size": ACCURACY_BATCH},
         reproduce=job.reproduce or reproduce_command(asked),
         assumptions=assumptions(),
-        warnings=(*job.warnings, *_warnings(system, found.weights_bytes, busy)),
+        warnings=(*job.warnings, *_warnings(system, busy)),
     )
 
 
@@ -237,14 +241,8 @@ def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: 
     )
 
 
-def _warnings(system: System, weights_bytes: float | None, busy: float) -> tuple[str, ...]:
-    found = []
-    counted = stored_bytes(system.architecture, system.storage)
-    if weights_bytes is not None and abs(counted - weights_bytes) > BYTES_TOLERANCE * weights_bytes:
-        found.append(
-            f"the accounting counts {counted:.0f} bytes of weights, the engine holds {weights_bytes:.0f}: "
-            "bandwidth figures are off by as much"
-        )
+def _warnings(system: System, busy: float) -> tuple[str, ...]:
+    found = [*wrong_bytes(system)]
     if busy > QUIET_SHARE:
         found.append(
             f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"

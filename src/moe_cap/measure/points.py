@@ -17,12 +17,14 @@ from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, mea
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming
 from moe_cap.metrics.parallelism import Parallelism
-from moe_cap.precision import StoragePlan
+from moe_cap.precision import StoragePlan, stored_bytes
 from moe_cap.quantity import Quantity
 from moe_cap.result import Load, Point, RawRequest, RawStep
 from moe_cap.routing import RoutingSource, Step, StepKind, activated_experts_at_batch, expert_histogram
 
 J_PER_KWH = 3.6e6
+BYTES_TOLERANCE = 0.01
+"""How far the accounting's weights may be from the bytes that the engine holds before a point is not believed."""
 STEPS_FOR_BATCH_CURVE = 64
 """Evenly spaced decode positions from which the curve over batch sizes is taken."""
 
@@ -44,6 +46,7 @@ class System:
     Attributes:
         routing: how the engine obtains its traces.
         parallel: how the engine spread the model over the devices.
+        weights_bytes: of one copy of the weights as the engine holds them; None where it cannot be told.
     """
 
     architecture: Architecture
@@ -54,6 +57,7 @@ class System:
     idle_w: float | None
     no_power_reason: str | None
     parallel: Parallelism
+    weights_bytes: float | None
 
 
 def build_point(level: LevelResult, system: System) -> Point:
@@ -79,7 +83,7 @@ def build_point(level: LevelResult, system: System) -> Point:
         activated_by_layer=_by_layer(steps[0]) if rows else None,
         expert_tokens=_expert_tokens(rows, arch) if rows else None,
         activated_by_batch_size=_by_batch_size(rows, level.requests) if rows else None,
-        invalid=_invalid(quantities),
+        invalid=_invalid(quantities) + wrong_bytes(system),
         requests=requests,
         steps=tuple(_raw_step(step, index) for index, group in enumerate(steps) for step in group),
     )
@@ -182,6 +186,24 @@ def _costs(level: LevelResult, system: System, quantities: Mapping[str, Quantity
 def _invalid(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
     failed = quantities["failed_requests"].value
     return broken_rules(quantities) + ((f"{failed:.0f} requests failed",) if failed else ())
+
+
+def wrong_bytes(system: System) -> tuple[str, ...]:
+    """Why the byte accounts cannot be believed: they rest on other weights than the engine holds.
+
+    A checkpoint may hold multi-token-prediction layers, which no step of these loads reads.
+    """
+    held = system.weights_bytes
+    if held is None:
+        return ()
+    counted = stored_bytes(system.architecture, system.storage)
+    unread = system.architecture.mtp_parameters().total * system.storage.plain.bits / 8
+    if counted - BYTES_TOLERANCE * held <= held <= counted + unread + BYTES_TOLERANCE * held:
+        return ()
+    return (
+        f"the accounting counts {counted:.0f} bytes of weights, the engine holds {held:.0f}: "
+        "bandwidth figures are off by as much",
+    )
 
 
 def _by_layer(steps: Sequence[Step]) -> tuple[float, ...] | None:

@@ -3,7 +3,12 @@
 from moe_cap.precision.checkpoint import Checkpoint, read_checkpoint, read_weight_bytes
 from moe_cap.precision.formats import WeightFormat, plain_format
 from moe_cap.precision.plan import StoragePlan, StorageRule, storage_of, stored_bytes, uniform_storage
-from moe_cap.precision.quantization import parse_hf_quant_config, parse_quantization, read_quantization
+from moe_cap.precision.quantization import (
+    parse_hf_quant_config,
+    parse_quantization,
+    read_quantization,
+    refuse_conversion,
+)
 
 __all__ = [
     "Checkpoint",
@@ -16,6 +21,7 @@ __all__ = [
     "read_checkpoint",
     "read_quantization",
     "read_weight_bytes",
+    "refuse_conversion",
     "storage_of",
     "stored_bytes",
     "uniform_storage",

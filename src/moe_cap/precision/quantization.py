@@ -9,7 +9,7 @@ from typing import Any
 
 from moe_cap.architecture.config import Config, read_config_file
 from moe_cap.architecture.weights import Part
-from moe_cap.errors import ConfigError, UnknownPrecisionError
+from moe_cap.errors import ConfigError, SubmissionError, UnknownPrecisionError
 from moe_cap.precision.dialects import awq, bitsandbytes, compressed_tensors, fp8, gptq, modelopt
 from moe_cap.precision.dialects import mxfp4 as mxfp4_dialect
 from moe_cap.precision.dialects.section import Section
@@ -105,3 +105,19 @@ def read_quantization(folder: Path, config: Mapping[str, Any]) -> StoragePlan:
     if _quantization(config) is None and apart.is_file():
         return parse_hf_quant_config(config, read_config_file(apart))
     return parse_quantization(config)
+
+
+def refuse_conversion(stored: StoragePlan, precision: str, model: str) -> None:
+    """Refuse to call a quantised checkpoint by another precision: no engine unpacks it, so its bytes would be wrong.
+
+    A plain checkpoint can be asked for in any precision that an engine offers.
+
+    Raises:
+        SubmissionError: at the field `precision`.
+    """
+    if stored.rules and stored.name != precision:
+        raise SubmissionError(
+            f"{model} is stored in {stored.name} and would run so: it cannot be measured as {precision};"
+            f" take its {precision} checkpoint, or an engine that offers {stored.name}",
+            field="precision",
+        )

@@ -11,7 +11,7 @@ from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidInputError, SubmissionError, UnknownHardwareError
 from moe_cap.hardware import Device, Machine, detect_machine, find_device
 from moe_cap.offerings import ENGINES, TASKS, listed_engines
-from moe_cap.precision import StoragePlan, storage_of
+from moe_cap.precision import StoragePlan, parse_quantization, read_quantization, refuse_conversion, storage_of
 from moe_cap.preflight.duration import estimate_s, read_peaks
 from moe_cap.preflight.memory import Room, need_of, room_for
 from moe_cap.preflight.model import DEADLINE_S, FoundModel, Look, find_folder, find_on_hub, within
@@ -162,13 +162,24 @@ def _look_inside(
         (), model_type=arch.model_type, parameters_total=parameters.total, parameters_active=parameters.active
     )
     try:
-        storage = storage_of(arch, submission.precision)
+        storage = _storage(submission, model, arch)
     except InvalidInputError as error:
         if not any(problem.field == "precision" for problem in findings.problems):
             findings.problems.append(Problem("precision", str(error)))
         return known
     known = _judge_memory(submission, settings, model, (arch, storage), machine, findings, known)
     return _judge_time(submission, settings, model, (arch, storage), known)
+
+
+def _storage(submission: Submission, model: FoundModel, arch: Architecture) -> StoragePlan:
+    """As the checkpoint is stored where it is quantised, else as the precision's name says.
+
+    Raises:
+        InvalidInputError: no such precision, a scheme that is not understood, or another one than was asked for.
+    """
+    stored = parse_quantization(model.config) if model.folder is None else read_quantization(model.folder, model.config)
+    refuse_conversion(stored, submission.precision, submission.model)
+    return stored if stored.rules else storage_of(arch, submission.precision)
 
 
 def _length_problems(submission: Submission, config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 
 from moe_cap.architecture.config import read_config_file
 from moe_cap.errors import ConfigError, SubmissionError
+from moe_cap.precision.quantization import HF_QUANT_CONFIG
 from moe_cap.submission import Submission
 
 DEADLINE_S = 6.0
@@ -39,11 +40,13 @@ class FoundModel:
         config: its config.json.
         weight_file_bytes: size of its weight files as they are stored.
         warning: what a person should know about how it was found.
+        folder: where its config.json lies, and the hf_quant_config.json that some have beside it.
     """
 
     config: Mapping[str, Any]
     weight_file_bytes: int
     warning: str | None = None
+    folder: Path | None = None
 
 
 Look = Callable[[Submission], FoundModel]
@@ -61,7 +64,7 @@ def find_folder(submission: Submission) -> FoundModel:
         raise SubmissionError(f"there is no folder {submission.model} on this machine", field="model")
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     _refuse_incomplete(submission.model, sizes)
-    return FoundModel(read_config_file(folder), _weight_bytes(sizes))
+    return FoundModel(read_config_file(folder), _weight_bytes(sizes), folder=folder)
 
 
 def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: str | None = None) -> FoundModel:
@@ -83,8 +86,10 @@ def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: s
         info = api.model_info(model, revision=revision, files_metadata=True, timeout=REQUEST_S)
         sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
         _refuse_incomplete(model, sizes)
-        config = api.hf_hub_download(model, "config.json", revision=info.sha, etag_timeout=REQUEST_S)
-        return FoundModel(read_config_file(Path(config)), _weight_bytes(sizes))
+        config = Path(api.hf_hub_download(model, "config.json", revision=info.sha, etag_timeout=REQUEST_S))
+        if HF_QUANT_CONFIG in sizes:
+            api.hf_hub_download(model, HF_QUANT_CONFIG, revision=info.sha, etag_timeout=REQUEST_S)
+        return FoundModel(read_config_file(config), _weight_bytes(sizes), folder=config.parent)
     except GatedRepoError as error:
         raise SubmissionError(f"{model} is gated: the worker needs a token that may read it", field="model") from error
     except RepositoryNotFoundError as error:
@@ -121,7 +126,7 @@ def _find_in_cache(submission: Submission, error: Exception) -> FoundModel:
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         _refuse_incomplete(submission.model, sizes)
         warning = "The Hub cannot be reached; this is the copy in this machine's cache."
-        return FoundModel(read_config_file(folder), _weight_bytes(sizes), warning)
+        return FoundModel(read_config_file(folder), _weight_bytes(sizes), warning, folder)
     except (LocalEntryNotFoundError, OSError, ConfigError, SubmissionError):
         message = (
             f"the Hub cannot be reached ({_first_line(error)}), and {submission.model} is not in this machine's cache"

@@ -44,7 +44,7 @@ from moe_cap.measure.load import (
     run_load,
 )
 from moe_cap.measure.model_files import ModelFiles
-from moe_cap.precision import StoragePlan, storage_of
+from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, storage_of
 from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 
@@ -214,12 +214,16 @@ class EndpointSession:
         )
 
     def storage(self, architecture: Architecture) -> StoragePlan:
-        """As the precision that we were told stores this architecture."""
-        return storage_of(architecture, self._spec.precision)
+        """As the checkpoint is stored where it is quantised, else as the precision that we were told says."""
+        stored = read_quantization(self._spec.files.folder, self._spec.files.config)
+        return stored if stored.rules else storage_of(architecture, self._spec.precision)
 
     def weights_bytes(self) -> float | None:
-        """Of the model's files, if they are here: the server does not tell how it keeps them."""
-        return float(self._spec.files.weights_bytes) if self._spec.files.weights else None
+        """Of the files, where they are here and stored as we were told: the server does not tell how it keeps them."""
+        files = self._spec.files
+        if not files.weights or read_quantization(files.folder, files.config).name != self._spec.precision:
+            return None
+        return float(read_checkpoint(files.folder).num_bytes)
 
     def warm_up(self, requests: Sequence[Request], concurrency: int) -> None:
         """Requests of the load's shape."""
