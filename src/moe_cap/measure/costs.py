@@ -54,7 +54,7 @@ class CostInputs:
 def cost_quantities(inputs: CostInputs) -> dict[str, Quantity]:
     """The purchase and all quantities of all three bases, each with its value or with the reason why it has none."""
     purchase = catalogue_server(inputs.device, inputs.num_devices)
-    quantities = {"purchase_usd": _purchase(purchase)}
+    quantities = {"purchase_usd": _purchase(paper_purchase(inputs.device, inputs.num_devices))}
     for basis, compute in (
         (Basis.PAPER, lambda: _paper(inputs)),
         (Basis.OWNER, lambda: owner_cost(purchase, DEFAULT_AMORTISATION, _power(inputs), inputs.rate)),
@@ -118,8 +118,9 @@ def _basis(basis: Basis, compute: Callable[[], CostBreakdown]) -> dict[str, Quan
 
 
 def _purchase(purchase: PurchasePrice) -> Quantity:
+    """The column on which systems are classed and drawn beside the paper's: its price wherever it has one."""
     unit = QUANTITIES["purchase_usd"].unit
     try:
-        return Quantity(value=purchase.usd, unit=unit, source="derived", note="indicative prices of the catalogue")
+        return Quantity(value=purchase.usd, unit=unit, source="derived", note="; ".join(purchase.notes))
     except MissingPriceError as error:
         return Quantity(value=None, unit=unit, source="derived", reason=str(error))

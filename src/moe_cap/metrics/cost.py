@@ -228,15 +228,9 @@ def _owned(
 ) -> CostBreakdown:
     by_part = {kind: amortisation.usd_per_s(usd) * HOUR_S for kind, usd in purchase.usd_by_part.items()}
     by_part[ENERGY] = power.usd_per_s * HOUR_S
-    prices = [
-        f"{part.kind.value}: {part.count:g} x {part.price.usd:g} USD, {part.price.source} ({part.price.as_of})"
-        for part in purchase.parts
-        if part.price is not None
-    ]
     energy = f"energy: {power.usd_per_kwh.usd:g} USD/kWh, {power.usd_per_kwh.source} ({power.usd_per_kwh.as_of})"
-    return _breakdown(
-        basis, by_part, purchase.usd, amortisation.utilisation, rate, power, None, (*prices, energy, power.note)
-    )
+    notes = (*purchase.notes, energy, power.note)
+    return _breakdown(basis, by_part, purchase.usd, amortisation.utilisation, rate, power, None, notes)
 
 
 def _breakdown(

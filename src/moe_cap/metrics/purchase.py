@@ -92,6 +92,15 @@ class PurchasePrice:
         """
         return sum(self.usd_by_part.values())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Every known price with where and when it was read, one line per kind."""
+        return tuple(
+            f"{part.kind.value}: {part.count:g} x {part.price.usd:g} USD, {part.price.source} ({part.price.as_of})"
+            for part in self.parts
+            if part.price is not None
+        )
+
     def with_part(self, part: PricedPart) -> PurchasePrice:
         """The same server with this part instead of the one of its kind, or in addition."""
         return PurchasePrice((*(old for old in self.parts if old.kind is not part.kind), part))
