@@ -21,6 +21,7 @@ class EngineOffer:
         load: how requests reach it, one sentence.
         listed: whether a form offers it; the fake engine of the tests is not.
         libraries: packages that a worker must have installed to run it.
+        offloads: whether it keeps weights outside the device's memory, so that a model may be larger than that.
         environment: of a server that has one of its own: its folder below `settings.read_engines_folder`.
     """
 
@@ -32,6 +33,7 @@ class EngineOffer:
     load: str
     listed: bool = True
     libraries: tuple[str, ...] = ()
+    offloads: bool = False
     environment: str | None = None
 
 
@@ -66,6 +68,7 @@ ENGINES: dict[str, EngineOffer] = {
             "Exact top-k indices of every layer, recorded in a second pass over the same tokens.",
             "Fixed batches in lock step, in process; Accelerate brings layers from host memory or disk.",
             libraries=("torch", "transformers", "accelerate"),
+            offloads=True,
         ),
         EngineOffer(
             "vllm", "vLLM", "moe_cap.measure.engines.vllm",
@@ -86,6 +89,7 @@ ENGINES: dict[str, EngineOffer] = {
             ("fp32", "bf16"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own, with --cpu-moe.",
+            offloads=True,
             environment="llama-cpp",
         ),
         EngineOffer(

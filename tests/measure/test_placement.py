@@ -10,7 +10,7 @@ import pytest
 from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import FoundDevice, Machine
 from moe_cap.measure.machine import identify_machine
-from moe_cap.measure.placement import device_of, found_behind, gpus_of
+from moe_cap.measure.placement import device_of, found_behind, gpus_of, why_no_offload_bytes
 from moe_cap.measure.probe import Probe
 from moe_cap.result import EngineRecord
 
@@ -73,6 +73,21 @@ def test_a_silent_engine_on_a_machine_with_a_choice_is_refused(asked: str | None
 def test_the_gpus_of_a_run_start_at_its_device() -> None:
     assert gpus_of("cuda:2", 2) == (2, 3)
     assert gpus_of("cpu", 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("transformers", {}, "nothing is offloaded"),
+        ("transformers-offload", {"modules_by_place": {"cpu": 3, "disk": 2}}, "3 modules on cpu, 2 modules on disk"),
+        ("llama-cpp-offload", {}, "weights are offloaded, and"),
+        ("vllm", {"given_arguments": ["--cpu-offload-gb", "4"]}, "does not tell whether"),
+        ("endpoint", {}, "does not tell whether"),
+    ],
+)
+def test_only_an_engine_that_keeps_its_weights_says_so(name: str, arguments: dict[str, Any], words: str) -> None:
+    record = engine(**arguments).model_copy(update={"name": name})
+    assert words in why_no_offload_bytes(record)
 
 
 def test_a_device_that_cannot_be_probed_is_refused() -> None:

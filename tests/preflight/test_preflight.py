@@ -137,6 +137,13 @@ def test_model_larger_than_the_memory_does_not_fit(settings: Settings) -> None:
     assert "0.5 GB" in problem.message
 
 
+def test_model_larger_than_the_memory_is_a_warning_for_an_engine_that_offloads(settings: Settings) -> None:
+    asked = Submission(model=str(SHIPPED), engine="transformers-offload")
+    found = look(asked, settings, machine=machine(0.5e9))
+    assert (found.ok, found.fits) == (True, False)
+    assert any("0.5 GB: the rest lies outside" in warning for warning in found.warnings)
+
+
 def test_device_that_was_asked_for_is_what_memory_is_compared_with(settings: Settings) -> None:
     asked = Submission(model=str(SHIPPED), hardware="h100-sxm-80gb")
     found = look(asked, settings, machine=machine(0.5e9))

@@ -26,7 +26,7 @@ from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
-from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of
+from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of, why_no_offload_bytes
 from moe_cap.measure.points import LevelResult, System, build_point, wrong_bytes
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
@@ -146,7 +146,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     no_power = meter.only(found.machine.gpus).reason
     system = System(
         architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine),
-        found.weights_bytes,
+        found.weights_bytes, why_no_offload_bytes(_with_arguments(found.engine, subject.arguments)),
     )  # fmt: skip
     return Result(
         schema_version=1,

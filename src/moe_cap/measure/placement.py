@@ -6,10 +6,13 @@ from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import FoundDevice, Machine
 from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.metrics.parallelism import Parallelism
+from moe_cap.offerings import ENGINES
 from moe_cap.result import EngineRecord
 
 DEVICE_KEYS = ("device", "device_config")
 """Under which engines tell their device: transformers and SGLang, vLLM."""
+PLACES_KEY = "modules_by_place"
+"""Under which Accelerate's device map is told: how many modules lie where."""
 GPU_KINDS = frozenset({"cuda", "hip", "rocm"})
 
 
@@ -54,6 +57,20 @@ def layout_of(record: EngineRecord) -> Parallelism:
     return Parallelism(
         tp=record.tensor_parallel, ep=record.expert_parallel, dp=record.data_parallel, pp=record.pipeline_parallel
     )
+
+
+def why_no_offload_bytes(record: EngineRecord) -> str:
+    """Why nobody knows the bytes that a step brings in from outside the devices' memory: there are none, or untold."""
+    places = record.arguments.get(PLACES_KEY)
+    offer = ENGINES.get(record.name or "")
+    if isinstance(places, dict):
+        told = ", ".join(f"{number} modules on {place}" for place, number in places.items())
+        return f"weights are offloaded ({told}), and the engine does not tell the bytes that a step brings in"
+    if offer is not None and offer.offloads:
+        return "weights are offloaded, and the engine does not tell the bytes that a step brings in"
+    if offer is None or record.arguments.get("given_arguments"):
+        return "the engine does not tell whether weights are offloaded"
+    return "nothing is offloaded: all weights lie in the device's memory"
 
 
 def gpus_of(device: str, num_devices: int) -> tuple[int, ...]:

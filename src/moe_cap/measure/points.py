@@ -46,6 +46,7 @@ class System:
     Attributes:
         routing: how the engine obtains its traces.
         parallel: how the engine spread the model over the devices.
+        no_offload_reason: why the bytes that a step brings in from outside the devices' memory are unknown.
         weights_bytes: of one copy of the weights as the engine holds them; None where it cannot be told.
     """
 
@@ -58,13 +59,22 @@ class System:
     no_power_reason: str | None
     parallel: Parallelism
     weights_bytes: float | None
+    no_offload_reason: str
 
 
 def build_point(level: LevelResult, system: System) -> Point:
     """The published point of a level."""
     arch = system.architecture
     source = routing_source(level.traces[0], arch, system.routing)
-    account = Account(arch, system.storage, system.peaks, system.machine.num_devices, source, system.parallel)
+    account = Account(
+        arch,
+        system.storage,
+        system.peaks,
+        system.machine.num_devices,
+        source,
+        system.parallel,
+        system.no_offload_reason,
+    )
     steps = [steps_of(timed, trace, arch) for timed, trace in zip(level.passes, level.traces, strict=True)]
     requests = raw_requests(level)
     repeats = [

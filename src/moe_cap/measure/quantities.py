@@ -40,6 +40,7 @@ class Account:
 
     Attributes:
         parallel: how the engine spread the model; what it keeps on several devices is read on each of them.
+        no_offload_reason: why the bytes that a step brings in from outside the devices' memory are unknown.
     """
 
     architecture: Architecture
@@ -48,6 +49,7 @@ class Account:
     num_devices: int
     routing_source: RoutingSource | None
     parallel: Parallelism = SINGLE_DEVICE
+    no_offload_reason: str = "the engine does not tell whether weights are offloaded"
 
 
 def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, account: Account) -> Values:
@@ -62,7 +64,7 @@ def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, acco
     )
     single = [_of_repeat(repeat, concurrency, account) for repeat in repeats]
     rates = {name: _mean([values[name] for values in single]) for name in _rates(repeats[0], concurrency)}
-    together = {**latencies(pooled.timings), **rates, **of_steps(pooled.steps, account), **_run(pooled)}
+    together = {**latencies(pooled.timings), **rates, **of_steps(pooled.steps, account), **_run(pooled, account)}
     return {
         name: _with_interval(quantity, [values.get(name) for values in single]) for name, quantity in together.items()
     }
@@ -140,16 +142,14 @@ def _step_rate(name: str, steps: Sequence[Step]) -> Quantity:
     return known(name, sum(step.num_tokens for step in steps) / timed_seconds(steps), source="derived")
 
 
-def _run(pooled: Repeat) -> Values:
+def _run(pooled: Repeat, account: Account) -> Values:
     failed = sum(timing.error is not None for timing in pooled.timings)
     mixed = len(_of_kind(pooled.steps, StepKind.MIXED))
     return {
         "failed_requests": known("failed_requests", failed),
         "mixed_steps": known("mixed_steps", mixed),
         "goodput_requests_per_s": unknown("goodput_requests_per_s", "the submission sets no service level objectives"),
-        "offload_bytes_per_step": unknown(
-            "offload_bytes_per_step", "nothing is offloaded: all weights lie in the device's memory"
-        ),
+        "offload_bytes_per_step": unknown("offload_bytes_per_step", account.no_offload_reason),
     }
 
 

@@ -210,14 +210,21 @@ def _judge_memory(
     room = Room(None, None, "a worker") if _served_elsewhere(submission, settings) else room_for(submission, machine)
     fits = None if room.total_bytes is None else need.total_bytes <= room.total_bytes
     sizes = f"it needs about {need.total_bytes / GB:.1f} GB ({need.weights_bytes / GB:.1f} of them weights)"
-    if fits is False:
-        message = f"{sizes}, {room.where} has {(room.total_bytes or 0) / GB:.1f} GB"
-        findings.problems.append(Problem("model", f"{message}: take a smaller precision, load or model"))
+    has = f"{room.where} has {(room.total_bytes or 0) / GB:.1f} GB"
+    if fits is False and _offloads(submission):
+        findings.warnings.append(f"{sizes}, {has}: the rest lies outside that memory and is brought in at every step.")
+    elif fits is False:
+        findings.problems.append(Problem("model", f"{sizes}, {has}: take a smaller precision, load or model"))
     elif room.free_bytes is not None and need.total_bytes > room.free_bytes:
         findings.warnings.append(f"{sizes}; now only {room.free_bytes / GB:.1f} GB are free on {room.where}.")
     return replace(
         known, weights_bytes=need.weights_bytes, kv_bytes=need.kv_bytes, memory_bytes=room.total_bytes, fits=fits
     )
+
+
+def _offloads(submission: Submission) -> bool:
+    offer = ENGINES.get(submission.engine)
+    return offer is not None and offer.offloads
 
 
 def _judge_time(
