@@ -19,7 +19,7 @@ DEFAULTS = Assumptions()
 Model = Annotated[Path, typer.Option("--model", help="A config.json, or the folder that holds one.")]
 Tpot = Annotated[float | None, typer.Option(help="Seconds per output token of a sequence.")]
 Throughput = Annotated[float | None, typer.Option(help="Output tokens per second over the whole batch, instead.")]
-Batch = Annotated[int, typer.Option(min=1, help="Sequences that are decoded together.")]
+Batch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Sequences that are decoded together.")]
 Context = Annotated[int, typer.Option(min=1, help="Tokens of context of each.")]
 Source = Annotated[int | None, typer.Option(min=1, help="Tokens of the source of each, for an encoder-decoder model.")]
 Zipf = Annotated[float, typer.Option(min=0.0, help="Experts' popularity falls as rank^-ZIPF; 0 is uniform.")]
@@ -50,7 +50,7 @@ def run(
     if chart:
         drawn = deployment_chart(
             {model_name(model): (arch, storage)}, devices, cpus=all_cpus(), batches=(batch,), tpot_s=tpot_s,
-            context_tokens=context,
+            context_tokens=context, source_tokens=source,
         )  # fmt: skip
         print_json(asdict(drawn))
         return

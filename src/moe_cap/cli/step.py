@@ -13,6 +13,7 @@ from moe_cap.cli.model import ConfigPath, KvDtype, PrecisionName, read_model
 from moe_cap.cli.output import AsJson, print_facts, print_json, print_table
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.parallelism import Parallelism
+from moe_cap.metrics.residency import check_stages
 from moe_cap.precision import StoragePlan
 from moe_cap.routing import (
     Step,
@@ -33,7 +34,7 @@ class Routing(StrEnum):
     ALL = "all"
 
 
-Batch = Annotated[int, typer.Option(min=1, help="Sequences in the step.")]
+Batch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Sequences in the step.")]
 Context = Annotated[int, typer.Option(min=1, help="Positions that the last new token of a sequence attends to.")]
 Prefill = Annotated[int | None, typer.Option(min=1, help="A prefill step of this many new tokens per sequence.")]
 RoutingOption = Annotated[Routing, typer.Option(help="Expected distinct experts (uniform, skewed), or all of them.")]
@@ -69,6 +70,7 @@ def run(
     bare = decode_step([context] * batch) if prefill is None else prefill_chunk(batch, context, prefill)
     sources = () if source is None else (source,) * batch
     parallel = Parallelism(tp=tp, ep=ep, dp=dp, pp=pp)
+    check_stages(arch, parallel)
     document = account(arch, route(arch, replace(bare, source_tokens=sources), routing, zipf), storage, parallel)
     document["routing"] = routing.value
     if arch.encoder is not None:

@@ -59,6 +59,16 @@ def _layer_experts(layer: Layer, storage: StoragePlan, parallel: Parallelism, ra
     return -(-owned * expert_bytes(layer, storage) // (parallel.stage_size // groups))
 
 
+def check_stages(arch: Architecture, parallel: Parallelism) -> None:
+    """Refuse a pipeline that would have stages without a layer.
+
+    Raises:
+        InvalidInputError: more stages than layers.
+    """
+    if parallel.pp > arch.num_layers:
+        raise InvalidInputError(f"pp_size {parallel.pp} is more than the {arch.num_layers} layers of the model")
+
+
 def device_bytes(arch: Architecture, storage: StoragePlan, parallel: Parallelism) -> tuple[DeviceBytes, ...]:
     """Bytes of weights on every rank, stage by stage. The first stage holds the embedding, the last the output head.
 
@@ -72,8 +82,7 @@ def device_bytes(arch: Architecture, storage: StoragePlan, parallel: Parallelism
         if parallel.pp > 1:
             raise InvalidInputError(f"pp_size {parallel.pp} for {arch.model_type}: expected 1 with an encoder")
         arch = _one_stack(arch, arch.encoder)
-    if parallel.pp > arch.num_layers:
-        raise InvalidInputError(f"pp_size {parallel.pp} is more than the {arch.num_layers} layers of the model")
+    check_stages(arch, parallel)
     held, first = [], 0
     for stage in range(parallel.pp):
         last = first + _share(arch.num_layers, parallel.pp, stage)

@@ -62,6 +62,7 @@ class DeploymentChart:
 def deployment_chart(
     models: Mapping[str, tuple[Architecture, StoragePlan]], devices: Iterable[Device], *, cpus: Iterable[CpuPart] = (),
     batches: Sequence[int] = (1,), tpot_s: float = PUBLISHED_TPOT_S, context_tokens: int = PUBLISHED_CONTEXT_TOKENS,
+    source_tokens: int | None = None,
 ) -> DeploymentChart:  # fmt: skip
     """Every device alone, data-centre devices also as a server of eight, racks also whole; and the models' lines.
 
@@ -86,7 +87,7 @@ def deployment_chart(
     lines = [
         line
         for name, (arch, storage) in models.items()
-        for line in _lines(name, arch, storage, batches, tpot_s, context_tokens)
+        for line in _lines(name, arch, storage, batches, tpot_s, context_tokens, source_tokens)
     ]
     return DeploymentChart(tpot_s, context_tokens, tuple(points), tuple(lines), left_out)
 
@@ -100,12 +101,15 @@ def _weaker(one: Cell, other: Cell) -> str:
 
 
 def _lines(
-    name: str, arch: Architecture, storage: StoragePlan, batches: Sequence[int], tpot_s: float, context_tokens: int
-) -> Iterable[ChartLine]:
+    name: str, arch: Architecture, storage: StoragePlan, batches: Sequence[int], tpot_s: float, context_tokens: int,
+    source_tokens: int | None,
+) -> Iterable[ChartLine]:  # fmt: skip
     if not batches:
         raise InvalidInputError("batches: expected at least one number of sequences")
     for number, batch in enumerate(batches):
-        needed = requirement(arch, storage, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s)
+        needed = requirement(
+            arch, storage, batch=batch, context_tokens=context_tokens, tpot_s=tpot_s, source_tokens=source_tokens
+        )
         if number == 0:
             every = published_bytes(arch, storage, batch=batch, context_tokens=context_tokens, all_experts=True)
             yield ChartLine(name, storage.name, None, needed.bytes_per_s_all_experts, every / tpot_s)
