@@ -80,6 +80,22 @@ def test_latencies_come_from_the_client_clock(account: Account) -> None:
     assert values["decode_tokens_per_s"].value == pytest.approx(1.0)
 
 
+def test_requests_of_the_ramp_are_in_no_percentile(account: Account) -> None:
+    """Three users: the first two requests met a lighter load; the last one, sent as the window closed, stays."""
+    ramp = [timing(0.0, 0.1), timing(0.1, 0.1)]
+    steady = [timing(0.2, 1.0), timing(0.3, 1.0), timing(0.4, 1.0), timing(3.2, 2.0)]
+    values = measured_quantities([Repeat((*ramp, *steady), repeat().steps)], 3, account)
+    assert values["ttft_s_p50"].value == pytest.approx(1.0)
+    assert values["ttft_s_mean"].value == pytest.approx(5 / 4)
+    assert values["ttft_s_p50"].note == "over 4 of 6 requests, sent in the measured window; 4 completed"
+
+
+def test_a_lock_step_counts_all_its_requests(account: Account) -> None:
+    batches = tuple(timing(start, 1.0) for start in (0.0, 0.0, 4.0, 4.0))
+    values = measured_quantities([Repeat(batches, repeat().steps)], 2, account)
+    assert str(values["e2e_s_p99"].note).startswith("over all requests")
+
+
 def test_every_number_has_a_value_or_a_reason(account: Account) -> None:
     values = measured_quantities([repeat()], 1, account)
     assert values["schedule_lag_s_p99"].value is None

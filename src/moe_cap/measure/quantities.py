@@ -55,8 +55,8 @@ class Account:
 def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, account: Account) -> Values:
     """Every latency, rate and utilisation of a level, with the interval over its repeats.
 
-    Latencies are taken over the requests of all repeats, utilisations are ratios of sums over the steps of all repeats,
-    rates are means over the repeats, whose windows lie apart.
+    Latencies are taken over the requests of all repeats that were sent in the windows, utilisations are ratios of sums
+    over the steps of all repeats, rates are means over the repeats, whose windows lie apart.
     """
     pooled = Repeat(
         tuple(timing for repeat in repeats for timing in repeat.timings),
@@ -64,14 +64,21 @@ def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, acco
     )
     single = [_of_repeat(repeat, concurrency, account) for repeat in repeats]
     rates = {name: _mean([values[name] for values in single]) for name in _rates(repeats[0], concurrency)}
-    together = {**latencies(pooled.timings), **rates, **of_steps(pooled.steps, account), **_run(pooled, account)}
+    sent = [timing for repeat in repeats for timing in sent_in_window(repeat.timings, concurrency)]
+    together = {
+        **latencies(sent, len(pooled.timings)),
+        **rates,
+        **of_steps(pooled.steps, account),
+        **_run(pooled, account),
+    }
     return {
         name: _with_interval(quantity, [values.get(name) for values in single]) for name, quantity in together.items()
     }
 
 
 def _of_repeat(repeat: Repeat, concurrency: int | None, account: Account) -> Values:
-    return {**latencies(repeat.timings), **_rates(repeat, concurrency), **of_steps(repeat.steps, account)}
+    sent = sent_in_window(repeat.timings, concurrency)
+    return {**latencies(sent, len(repeat.timings)), **_rates(repeat, concurrency), **of_steps(repeat.steps, account)}
 
 
 def _mean(quantities: Sequence[Quantity]) -> Quantity:
@@ -95,8 +102,23 @@ def unknown(name: str, reason: str, *, source: str = "measured") -> Quantity:
     return Quantity.model_validate({"value": None, "unit": QUANTITIES[name].unit, "source": source, "reason": reason})
 
 
-def latencies(timings: Sequence[RequestTiming]) -> Values:
-    """Percentiles, mean and spread of every latency over the requests that completed."""
+def sent_in_window(timings: Sequence[RequestTiming], concurrency: int | None) -> list[RequestTiming]:
+    """The requests that were sent in the steady window, its last one included; all where there is none.
+
+    Those that were sent while the load was still rising are left out. Those that ended after the window stay: leaving
+    out whatever took long would flatter every percentile. The batches of a lock step start in the window, all of them.
+    """
+    window = measurement_window(timings, concurrency)
+    return [timing for timing in timings if window.start_s <= timing.sent_s <= window.end_s]
+
+
+def latencies(timings: Sequence[RequestTiming], out_of: int) -> Values:
+    """Percentiles, mean and spread of every latency over the requests that completed.
+
+    Args:
+        timings: of the requests that were sent in the window.
+        out_of: how many were sent in all.
+    """
     done = [timing for timing in timings if timing.error is None]
     observed: dict[str, list[float | None]] = {
         "ttft_s": [timing.ttft_s for timing in done],
@@ -106,12 +128,16 @@ def latencies(timings: Sequence[RequestTiming]) -> Values:
         "schedule_lag_s": [timing.schedule_lag_s for timing in timings],
     }
     quantities: Values = {}
+    which = "all" if len(timings) == out_of else f"{len(timings)} of {out_of}"
+    note = f"over {which} requests, sent in the measured window; {len(done)} completed"
     for key, values in observed.items():
         found = summary(values)
         for statistic in ("mean", "std", "p50", "p90", "p95", "p99"):
             name = f"{key}_{statistic}"
             value = getattr(found, statistic) if found else None
-            quantities[name] = known(name, value) if value is not None else unknown(name, _why_no(key, found is None))
+            quantities[name] = (
+                known(name, value, note=note) if value is not None else unknown(name, _why_no(key, found is None))
+            )
     return quantities
 
 
