@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from backend.executors.base import Failed, Job, Outcome, Succeeded
 from backend.executors.endings import explain, parse_failure
 from moe_cap.errors import ResultError
-from moe_cap.measure.guarded import GuardedProcess
+from moe_cap.measure.guarded import GuardedProcess, inherited
 from moe_cap.queue import Progress
 from moe_cap.result import Result, parse_result
 
@@ -24,7 +24,17 @@ KEPT_RUNS = 50
 """Ended runs whose logs and raw output stay on this machine, for who wants to know why one failed."""
 TAIL_LINES = 12
 TAIL_BYTES = 8192
-SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_KEY|ACCESS_KEY)(_|$)", re.IGNORECASE)
+HANDED_ON = (
+    "PYTHONPATH", "VIRTUAL_ENV", "TZ", "XDG_CACHE_HOME", "TOKENIZERS_PARALLELISM", "SPACE_ID",
+    "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE",
+    "HF_HUB_DISABLE_XET", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "TRANSFORMERS_OFFLINE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "MOE_CAP_HOME", "MOE_CAP_MACHINE", "MOE_CAP_ENGINES",
+)  # fmt: skip
+"""What an evaluation gets beside the list that all processes share: where models, engines and their caches lie and how
+the Hub is reached."""
+HANDED_ON_PREFIXES = ("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "KMP_", "GOMP_", "OPENBLAS_")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -47,13 +57,13 @@ def evaluate_command(job: Job) -> list[str]:
 
 
 def scrub(environ: Mapping[str, str], *, model_token: str | None) -> dict[str, str]:
-    """The environment of an evaluation: without the worker's secrets, so that nothing it runs can write to the stores.
+    """The environment of an evaluation: what it needs and no more, so that nothing it runs can write to the stores.
 
     Args:
         environ: the worker's own.
         model_token: read-only token for gated models, the one secret that an evaluation may have.
     """
-    kept = {name: value for name, value in environ.items() if not SECRET.search(name)}
+    kept = inherited(environ, HANDED_ON, HANDED_ON_PREFIXES)
     kept |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}  # the log is read live, and bars are no lines
     if model_token:
         return kept | {"HF_TOKEN": model_token, "MOE_CAP_MODEL_TOKEN": model_token}  # libraries ask one, we the other

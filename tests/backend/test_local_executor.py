@@ -127,6 +127,7 @@ def test_nothing_of_an_evaluation_outlives_an_owner_that_is_killed(tmp_path: Pat
 def test_secrets_do_not_reach_the_evaluation() -> None:
     environ = {
         "HF_TOKEN": "t", "HUGGING_FACE_HUB_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "t", "DB_PASSWORD": "t",
+        "GH_PAT": "t", "AZURE_STORAGE_KEY": "t", "DATABASE_URL": "t", "MOE_CAP_API_KEY": "t", "NPM_CONFIG__AUTH": "t",
         "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "0", "PATH": "/bin",
     }  # fmt: skip
     kept = scrub(environ, model_token=None)

@@ -7,13 +7,33 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moe_cap.measure import guard
+
+INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "HSA_")
+"""What every process that we start gets of ours; all else, secrets of any name among it, is left behind."""
+
+
+def inherited(environ: Mapping[str, str], also: Collection[str] = (), prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """What of an environment is handed on: the list above, names `also`, and whatever begins with `prefixes`."""
+    names, begins = {*INHERITED, *also}, (*INHERITED_PREFIXES, *prefixes)
+    return {name: value for name, value in environ.items() if name in names or name.startswith(begins)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import httpx2
 
 from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementError, OutOfMemoryError
 from moe_cap.measure.engines.base import LaunchSpec
-from moe_cap.measure.guarded import GuardedProcess
+from moe_cap.measure.guarded import GuardedProcess, inherited
 
 HOME, PORT, SCRATCH = "{home}", "{port}", "{scratch}"
 """Stand in a launch specification for what is only known at the start: the engine's environment folder, a free port,
@@ -33,20 +33,6 @@ ANSWER_S = 2.0
 TAIL_LINES = 12
 TAIL_BYTES = 8192
 
-INHERITED = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-)
-INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "HSA_")
-"""What a server gets of this process's environment: no secret, and nothing that decides a result unseen."""
-
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|not enough memory|can't allocate memory|cannot allocate memory|std::bad_alloc"
     r"|No available memory for the cache blocks",
@@ -56,9 +42,8 @@ OUT_OF_MEMORY = re.compile(
 
 
 def clean_environment(environ: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a server."""
-    kept = {name: value for name, value in environ.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
-    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(added)
+    """The whole environment of a server: no secret, and nothing that decides a result unseen."""
+    return inherited(environ) | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(added)
 
 
 def free_port() -> int:
