@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -99,10 +100,14 @@ class _Stopping:
 
 class ServerContract:
     engine: ServerEngine
+    unserved: ClassVar[dict[str, str]] = {}
+    """Models that this engine cannot serve on a processor, and why."""
 
     @pytest.fixture(scope="class", params=["shipped_files", "olmoe_files"])
     @classmethod
     def measured(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+        if request.param in cls.unserved:
+            pytest.skip(cls.unserved[request.param])
         return measure(cls.engine, request.getfixturevalue(request.param), tmp_path_factory)
 
     def test_greedy_tokens_are_those_of_transformers(self, measured: Measured) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,14 +16,15 @@ import pytest
 
 from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementError, OutOfMemoryError
 from moe_cap.measure.engines import server as server_module
-from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server, clean_environment, start_server
+from moe_cap.measure.load import Rules
 from moe_cap.measure.model_files import ModelFiles
 from tests.backend.conftest import is_alive, read_pid, wait_for
-from tests.measure.load.load_plans import PATIENT
-from tests.measure.load.test_endpoint import FILES, WordTokenizer, requests
 
+FILES = ModelFiles("mock-moe", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
+PATIENT = Rules(max_lag_s=10.0, max_beat_lag_s=10.0)
 ODD = Path(__file__).parent / "odd_server.py"
 MOCK = ("--ttft-s", "0.01", "--itl-s", "0.002", "--model", "mock")
 
@@ -44,6 +45,23 @@ def odd(kind: str, *, limit_s: float = 60.0) -> LaunchSpec:
 
 def mock() -> LaunchSpec:
     return spec_of("-m", "moe_cap.measure.mock_server", "--port", PORT, *MOCK)
+
+
+class WordTokenizer:
+    """Counts as the mock server does."""
+
+    name = "words"
+    end_token = prefix_token = 0
+
+    def encode(self, text: str, *, special_tokens: bool | None = None) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def decode(self, tokens: Sequence[int], *, special_tokens: bool = False) -> str:
+        return " ".join("x" * token for token in tokens)
+
+
+def requests(count: int, output_tokens: int = 4) -> list[Request]:
+    return [Request(f"q{index}", (5, 6, 7 + index), output_tokens) for index in range(count)]
 
 
 class MockEngine(ServerEngine):

@@ -119,14 +119,22 @@ class ServerEngine(ABC):
         Raises:
             EngineStartError: it is not installed, or did not come up.
             OutOfMemoryError: the model does not fit.
+            EngineCrashedError: it came up, and its first request ended it.
             ServerError: it came up and answers badly.
         """
         server = self.launch(spec, log)
+        try:
+            return self._attach(spec, server)
+        except BaseException:
+            server.stop()
+            raise
+
+    def _attach(self, spec: LaunchSpec, server: Server) -> ServerSession:
         endpoint = EndpointEngine(server.url, rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name)
         try:
             return self.session(endpoint, spec, server, endpoint.attach(spec))
-        except BaseException:
-            server.stop()
+        except (ServerError, EngineStartError):
+            server.check_alive()
             raise
 
     def launch(self, spec: LaunchSpec, log: Path, port: int | None = None) -> Server:
