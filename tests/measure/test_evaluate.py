@@ -24,7 +24,7 @@ from moe_cap.quantity import QUANTITIES
 from moe_cap.result import Result, parse_result, result_id
 from moe_cap.routing import RoutingSource
 from moe_cap.settings import CHECKOUT, Settings, read_settings
-from moe_cap.submission import parse_submission
+from moe_cap.submission import Submission, parse_submission
 from tests.measure.test_power_and_probe import Counters
 from tests.measure.tiny_models import write_model
 
@@ -148,6 +148,23 @@ def test_weights_that_the_accounting_does_not_explain_make_every_point_invalid(
     assert any("the accounting counts" in warning for warning in result.warnings)
     for point in result.points:
         assert ["the accounting counts" in rule for rule in point.invalid] == [True]
+
+
+def test_the_command_that_repeats_a_run_names_the_measured_commit(tmp_path: Path) -> None:
+    asked = Submission(model="lab/model", revision="main")
+    assert written_by(walk.reproduce_command(asked, "0123abc"), tmp_path) == asked.model_copy(
+        update={"revision": "0123abc"}
+    )
+
+
+def test_a_folder_has_no_commit_to_name_and_keeps_its_odd_name(tmp_path: Path) -> None:
+    asked = Submission(model="./it's\\ta 50%s folder")
+    assert written_by(walk.reproduce_command(asked, "0123abc"), tmp_path) == asked
+
+
+def written_by(command: str, folder: Path) -> Submission:
+    subprocess.run(["sh", "-c", command.partition(" && ")[0]], cwd=folder, check=True)
+    return parse_submission((folder / "request.json").read_bytes())
 
 
 def test_progress_ends_with_writing_and_the_log_holds_every_stage(

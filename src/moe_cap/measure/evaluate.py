@@ -164,7 +164,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         points=tuple(build_point(level, system) for level in found.levels),
         accuracy=found.accuracy,
         environment={**describe_environment(CHECKOUT, job.environ), "accuracy_batch_size": ACCURACY_BATCH},
-        reproduce=job.reproduce or reproduce_command(asked),
+        reproduce=job.reproduce or reproduce_command(asked, subject.files.revision),
         assumptions=assumptions(),
         warnings=(*job.warnings, *_warnings(system, busy)),
     )
@@ -250,7 +250,8 @@ def _warnings(system: System, busy: float) -> tuple[str, ...]:
     return tuple(found)
 
 
-def reproduce_command(asked: Submission) -> str:
-    """Two commands that repeat a run anywhere."""
-    body = json.dumps(asked.model_dump(mode="json", exclude={"submitter"}), separators=(",", ":"))
-    return f"echo {shlex.quote(body)} > request.json && moe-cap evaluate request.json --output out"
+def reproduce_command(asked: Submission, revision: str) -> str:
+    """Two commands that repeat a run anywhere, with the very weights of the Hub that were measured."""
+    pinned = asked.model_copy(update={"revision": revision}) if revision and not asked.is_folder else asked
+    body = json.dumps(pinned.model_dump(mode="json", exclude={"submitter"}), separators=(",", ":"))
+    return f"printf '%s' {shlex.quote(body)} > request.json && moe-cap evaluate request.json --output out"
