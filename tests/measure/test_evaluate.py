@@ -108,7 +108,17 @@ def test_a_busy_machine_is_a_warning(
 ) -> None:
     monkeypatch.setattr(walk, "busy_share", lambda: busy)
     _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder))
-    assert [("busy" in warning) for warning in result_of(output).warnings] == [True] * warned
+    assert any("busy" in warning for warning in result_of(output).warnings) == warned
+
+
+@pytest.mark.parametrize("changed", [True, False, None])
+def test_code_that_differs_from_its_commit_is_a_warning(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, changed: bool | None
+) -> None:
+    told = {"code_commit": "abc", "code_changed": changed}
+    monkeypatch.setattr(walk, "describe_environment", lambda *_: told)
+    _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder, concurrency=[1], num_requests=1))
+    assert any("differs from commit abc" in warning for warning in result_of(output).warnings) == bool(changed)
 
 
 def test_the_trace_gives_the_heat_map_and_the_curve_over_batch_sizes(

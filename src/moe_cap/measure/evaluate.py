@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.hardware import detect_machine
 from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
@@ -148,6 +150,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine),
         found.weights_bytes, why_no_offload_bytes(_with_arguments(found.engine, subject.arguments)),
     )  # fmt: skip
+    environment = describe_environment(CHECKOUT, job.environ)
     return Result(
         schema_version=1,
         metrics_version=METRICS_VERSION,
@@ -163,10 +166,10 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         hardware=found.machine.record(peaks.compute_dtype),
         points=tuple(build_point(level, system) for level in found.levels),
         accuracy=found.accuracy,
-        environment={**describe_environment(CHECKOUT, job.environ), "accuracy_batch_size": ACCURACY_BATCH},
+        environment={**environment, "accuracy_batch_size": ACCURACY_BATCH},
         reproduce=job.reproduce or reproduce_command(asked, subject.files.revision),
         assumptions=assumptions(),
-        warnings=(*job.warnings, *_warnings(system, busy)),
+        warnings=(*job.warnings, *_warnings(system, busy, environment)),
     )
 
 
@@ -241,8 +244,10 @@ def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: 
     )
 
 
-def _warnings(system: System, busy: float) -> tuple[str, ...]:
+def _warnings(system: System, busy: float, environment: Mapping[str, JsonValue]) -> tuple[str, ...]:
     found = [*wrong_bytes(system)]
+    if environment["code_changed"]:
+        found.append(f"the code differs from commit {environment['code_commit']}: nobody else can run this very code")
     if busy > QUIET_SHARE:
         found.append(
             f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"
