@@ -177,6 +177,19 @@ def written_by(command: str, folder: Path) -> Submission:
     return parse_submission((folder / "request.json").read_bytes())
 
 
+@pytest.mark.parametrize("broken", [True, False])
+def test_answers_of_one_character_are_a_warning(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    if broken:
+        monkeypatch.setattr(fake.FakeSession.__init__, "__defaults__", (lambda token, position: ord("!"),))
+    _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder, concurrency=[2], num_requests=4))
+    result = result_of(output)
+    said = [warning for warning in result.warnings if "one character" in warning]
+    assert [text.partition(" timed")[0] for text in said] == ["4 of 4"] * broken
+    assert result.points[0].invalid == ()
+
+
 def test_progress_ends_with_writing_and_the_log_holds_every_stage(
     tiny_folder: Path, tmp_path: Path, settings: Settings
 ) -> None:

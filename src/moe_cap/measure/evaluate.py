@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from moe_cap.measure.engines.base import Engine, LaunchSpec, Session
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
+from moe_cap.measure.load.validity import Rules
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of, why_no_offload_bytes
@@ -169,7 +170,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         environment={**environment, "accuracy_batch_size": ACCURACY_BATCH},
         reproduce=job.reproduce or reproduce_command(asked, subject.files.revision),
         assumptions=assumptions(),
-        warnings=(*job.warnings, *_warnings(system, busy, environment)),
+        warnings=(*job.warnings, *_warnings(system, busy, environment), *_odd(subject, found.levels)),
     )
 
 
@@ -253,6 +254,21 @@ def _warnings(system: System, busy: float, environment: Mapping[str, JsonValue])
             f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"
         )
     return tuple(found)
+
+
+def _odd(subject: Subject, levels: tuple[LevelResult, ...]) -> Iterator[str]:
+    """Levels whose answers look like a broken kernel's; random weights say nothing else.
+
+    A warning and no broken rule: these answers are forced past the model's end of text, and what a sound model says
+    there may be blank (of the shipped model's, a quarter after short problems).
+    """
+    for level in levels if not subject.files.random_weights else ():
+        answers = sum(len(timed.run.completions) for timed in level.passes)
+        if level.degenerate > Rules().max_degenerate_share * answers:
+            yield (
+                f"{level.degenerate} of {answers} timed answers at batch {level.load.batch_size} are blank or one "
+                "character over and over: look at the accuracy before believing the times"
+            )
 
 
 def reproduce_command(asked: Submission, revision: str) -> str:

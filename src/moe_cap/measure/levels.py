@@ -13,6 +13,7 @@ from moe_cap.errors import SubmissionError
 from moe_cap.measure.engines.base import EngineRun, Request, Session
 from moe_cap.measure.level import TimedPass, time_level, time_pass, trace_repeats
 from moe_cap.measure.load.schedule import OpenLoop, constant, gamma, poisson, replay
+from moe_cap.measure.load.validity import is_degenerate
 from moe_cap.measure.lock_step import REQUESTS_PER_LEVEL, requests_for
 from moe_cap.measure.points import LevelResult
 from moe_cap.measure.power import PowerMeter
@@ -192,7 +193,9 @@ class Carrier:
             num_requests=level.number,
             prompts=f"{self.passages.description}, cut to {asked.input_tokens} tokens, seed {asked.seed}",
         )
-        return LevelResult(load, requests, tuple(passes), tuple(traces))
+        answers = [completion for timed in passes for completion in timed.run.completions if completion.error is None]
+        degenerate = sum(is_degenerate(session.tokenizer.decode(answer.tokens)) for answer in answers)
+        return LevelResult(load, requests, tuple(passes), tuple(traces), degenerate)
 
     def _requests(self, name: str, number: int) -> tuple[Request, ...]:
         asked = self.asked

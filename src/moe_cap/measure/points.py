@@ -31,12 +31,17 @@ STEPS_FOR_BATCH_CURVE = 64
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """Everything that one level gave."""
+    """Everything that one level gave.
+
+    Attributes:
+        degenerate: timed answers that are blank or one character over and over, of all repetitions.
+    """
 
     load: Load
     requests: tuple[Request, ...]
     passes: tuple[TimedPass, ...]
     traces: tuple[Trace, ...]
+    degenerate: int
 
 
 @dataclass(frozen=True, slots=True)
