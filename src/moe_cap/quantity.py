@@ -62,7 +62,14 @@ def _latency(key: str, title: str, meaning: str) -> list[QuantitySpec]:
         "p95": "95th percentile", "p99": "99th percentile",
     }  # fmt: skip
     return [
-        QuantitySpec(f"{key}_{short}", "s", "lower", "latency", f"{title} {short}", f"{meaning}; {long} over requests.")
+        QuantitySpec(
+            f"{key}_{short}",
+            "s",
+            "lower",
+            "latency",
+            f"{title} {short}",
+            f"{meaning}; {long} over the requests sent in the measured window (steady, or the whole run where none is).",
+        )
         for short, long in statistics.items()
     ]
 
@@ -71,11 +78,13 @@ def _utilisation(phase: str) -> list[QuantitySpec]:
     kinds = {
         "s_mbu": (
             "S-MBU",
-            "bytes that the step had to move (activated experts, all terms) over time and peak bandwidth",
+            "bytes that the step had to read (activated experts, all terms; what it writes is not in it), "
+            "summed over the devices that read them, over time and peak bandwidth",
         ),
         "s_mbu_paper": (
             "S-MBU (paper)",
-            "the same with attention and activated experts only, equation 3 to the letter",
+            "the same with the terms of equation 3 only: attention, activated, shared and dense experts, KV cache and "
+            "recurrent state, each counted once",
         ),
         "mbu": ("MBU", "vanilla: as if every expert were read in every step"),
         "s_mfu": ("S-MFU", "FLOPs of the activated experts, all terms, over time and dense peak"),
@@ -114,9 +123,9 @@ _SPECS = [
     *_latency("itl_s", "ITL", "Gap between two tokens that follow each other"),
     *_latency("e2e_s", "End to end", "Last token minus send"),
     *_latency("schedule_lag_s", "Schedule lag", "Actual send minus intended send (open loop)"),
-    QuantitySpec("output_tokens_per_s", "tok/s", "higher", "throughput", "Output tok/s", "Output tokens per second of the steady window."),
-    QuantitySpec("total_tokens_per_s", "tok/s", "higher", "throughput", "Total tok/s", "Input and output tokens per second of the steady window."),
-    QuantitySpec("requests_per_s", "1/s", "higher", "throughput", "Requests/s", "Requests completed per second of the steady window."),
+    QuantitySpec("output_tokens_per_s", "tok/s", "higher", "throughput", "Output tok/s", "Output tokens per second of the measured window: steady, or the whole run where there is none (see the note)."),
+    QuantitySpec("total_tokens_per_s", "tok/s", "higher", "throughput", "Total tok/s", "Input and output tokens per second of the same window."),
+    QuantitySpec("requests_per_s", "1/s", "higher", "throughput", "Requests/s", "Requests completed per second of the same window."),
     QuantitySpec("goodput_requests_per_s", "1/s", "higher", "throughput", "Goodput", "Requests per second that met every service level objective."),
     QuantitySpec("prefill_tokens_per_s", "tok/s", "higher", "throughput", "Prefill tok/s", "Prompt tokens computed per second of prefill steps."),
     QuantitySpec("decode_tokens_per_s", "tok/s", "higher", "throughput", "Decode tok/s", "Tokens computed per second of decode steps."),
@@ -126,7 +135,7 @@ _SPECS = [
     QuantitySpec("decode_activated_experts", "experts", "neither", "routing", "Experts/layer (decode)", "Distinct routed experts per MoE layer and decode step, mean."),
     QuantitySpec("decode_activated_share", "1", "neither", "routing", "Experts used (decode)", "Distinct routed experts per layer and decode step, over all of them."),
     QuantitySpec("routing_agreement", "1", "neither", "routing", "Routing agreement", "Share of tokens that the timing pass and the routing pass both produced at the same place."),
-    QuantitySpec("decode_bytes_per_step", "B", "neither", "utilisation", "Bytes/decode step", "Bytes that a decode step has to read, mean."),
+    QuantitySpec("decode_bytes_per_step", "B", "neither", "utilisation", "Bytes/decode step", "Bytes that a decode step has to read over all devices, mean."),
     QuantitySpec("decode_flops_per_step", "FLOP", "neither", "utilisation", "FLOPs/decode step", "FLOPs of a decode step, mean."),
     QuantitySpec("offload_bytes_per_step", "B", "neither", "utilisation", "Offloaded bytes/step", "Bytes that cross the host link in a decode step, mean."),
     QuantitySpec("power_w", "W", "lower", "energy", "Power", "Mean power over the timed window, devices and host where readable."),
@@ -138,7 +147,7 @@ _SPECS = [
     *_cost("paper", "paper"),
     *_cost("owner", "owner"),
     *_cost("rental", "rental"),
-    QuantitySpec("failed_requests", "1", "lower", "run", "Failed requests", "Requests of the timed window that did not complete."),
+    QuantitySpec("failed_requests", "1", "lower", "run", "Failed requests", "Requests of the timed passes that did not complete."),
     QuantitySpec("mixed_steps", "1", "neither", "run", "Mixed steps", "Steps that held prefill and decode tokens; in neither figure."),
 ]  # fmt: skip
 
