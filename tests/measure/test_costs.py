@@ -8,9 +8,10 @@ from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.purchase import PAPER, PAPER_SERVER_USD, catalogue_server
 from moe_cap.quantity import Quantity
 
+RATE = TokenRate(output_tokens_per_s=100.0, total_tokens_per_s=200.0)
 
-def quantities(device: str, count: int) -> dict[str, Quantity]:
-    rate = TokenRate(output_tokens_per_s=100.0, total_tokens_per_s=200.0)
+
+def quantities(device: str, count: int, rate: TokenRate | None = RATE) -> dict[str, Quantity]:
     return cost_quantities(CostInputs(find_device(device), count, rate, None, 10.0, "none"))
 
 
@@ -26,3 +27,14 @@ def test_other_purchases_name_each_price_with_its_source_and_date() -> None:
     purchase = quantities(device.id, 8)["purchase_usd"]
     assert purchase.value == catalogue_server(device, 8).usd
     assert f"{device.price_usd.source} ({device.price_usd.as_of})" in str(purchase.note)
+
+
+def test_without_output_the_hour_keeps_its_price_and_the_token_has_a_reason() -> None:
+    serving, silent = quantities("h100-sxm-80gb", 8), quantities("h100-sxm-80gb", 8, rate=None)
+    assert set(silent) == set(serving)
+    for name, quantity in silent.items():
+        if name == "purchase_usd" or name.startswith("usd_per_hour"):
+            assert quantity == serving[name]
+        else:
+            assert quantity.value is None
+            assert "no output token" in str(quantity.reason)

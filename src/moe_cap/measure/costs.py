@@ -32,6 +32,7 @@ from moe_cap.quantity import QUANTITIES, Quantity
 Source = Literal["derived", "estimated"]
 
 REGION = "us"
+NO_TOKENS = "no output token was delivered in the measured window, so nothing can be charged to one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,14 @@ class CostInputs:
     """Everything that the cost of a point rests on.
 
     Attributes:
+        rate: None where no output token was delivered, so that nothing can be charged to one.
         energy_j, seconds: of the timed window; energy is None where it could not be measured.
         counters: which counters the energy holds.
     """
 
     device: Device
     num_devices: int
-    rate: TokenRate
+    rate: TokenRate | None
     energy_j: float | None
     seconds: float
     counters: str
@@ -111,8 +113,11 @@ def _basis(basis: Basis, compute: Callable[[], CostBreakdown]) -> dict[str, Quan
         f"output_tokens_per_usd_{basis.value}": cost.tokens_per_usd,
     }
     source: Source = "estimated" if cost.energy_source is EnergySource.ESTIMATED else "derived"
+    note = "; ".join(cost.notes)
     return {
-        name: Quantity(value=values[name], unit=QUANTITIES[name].unit, source=source, note="; ".join(cost.notes))
+        name: Quantity(value=None, unit=QUANTITIES[name].unit, source=source, reason=NO_TOKENS)
+        if values[name] is None
+        else Quantity(value=values[name], unit=QUANTITIES[name].unit, source=source, note=note)
         for name in names
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_cap.architecture import Architecture
-from moe_cap.measure.costs import CostInputs, cost_quantities
+from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
 from moe_cap.measure.engines.base import EngineRun, Request, RoutingRows
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
@@ -171,9 +171,13 @@ def _energy(level: LevelResult, system: System) -> dict[str, Quantity]:
         return quantities | {name: unknown(name, reason) for name in names}
     total_j, tokens = sum(joules), _output_tokens([timed.run for timed in level.passes])
     note = f"counters: {windows[0].covers}"
-    return quantities | {
+    quantities |= {
         "power_w": known("power_w", total_j / sum(window.seconds for window in windows), note=note),
         "energy_j": known("energy_j", total_j, note=f"{note}; {len(joules)} repetitions together"),
+    }
+    if not tokens:
+        return quantities | {name: unknown(name, NO_TOKENS) for name in names[2:]}
+    return quantities | {
         "j_per_output_token": known("j_per_output_token", total_j / tokens, source="derived", note=note),
         "output_tokens_per_kwh": known(
             "output_tokens_per_kwh", tokens / total_j * J_PER_KWH, source="derived", note=note
@@ -184,13 +188,11 @@ def _energy(level: LevelResult, system: System) -> dict[str, Quantity]:
 def _costs(level: LevelResult, system: System, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
     output, total = quantities["output_tokens_per_s"].value, quantities["total_tokens_per_s"].value
     windows = [timed.energy for timed in level.passes if timed.energy is not None]
-    if not output:
-        return {}
     return cost_quantities(
         CostInputs(
             device=system.machine.device,
             num_devices=system.machine.num_devices,
-            rate=TokenRate(output, total),
+            rate=TokenRate(output, total) if output else None,
             energy_j=quantities["energy_j"].value,
             seconds=sum(window.seconds for window in windows),
             counters=windows[0].covers if windows else "",
