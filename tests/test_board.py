@@ -15,6 +15,7 @@ from moe_cap.errors import InvalidInputError
 from moe_cap.quantity import QUANTITIES, Quantity
 from moe_cap.reported import read_reported
 from moe_cap.result import Point, Result
+from tests.web.records import make_point, make_result, quantity
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,33 @@ def test_columns_that_nobody_has_are_left_out_unless_shown_by_default(table: pd.
     fields = {column["field"] for column in board.payload(table)["columns"]}
     assert "energy_j" not in fields
     assert "decode_s_mbu" in fields
+
+
+def test_intervals_are_columns_of_every_file_with_a_reason_where_there_is_none(results: list[Result]) -> None:
+    point = make_point(4, 640.0)
+    table = board.frame([make_result(points=(point,)), results[0]])
+    row, reported = json.loads(board.export(table, "json"))
+    assert row["output_tokens_per_s_ci95"] == 2.5
+    assert row["tpot_s_p50_ci95"] is None
+    assert row["missing"]["tpot_s_p50_ci95"] == "there is no second repeat of it"
+    assert reported["missing"]["output_tokens_per_s_ci95"] == "the source states none"
+    for file_format, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        assert read(io.BytesIO(board.export(table, file_format)))["output_tokens_per_s_ci95"][0] == 2.5
+
+
+def test_the_grid_gets_spreads_in_the_unit_of_their_column(results: list[Result]) -> None:
+    quantities = {"tpot_s_p50": quantity("tpot_s_p50", 0.0123, interval_95=0.0004)}
+    point = make_point(4, 640.0).model_copy(update={"quantities": quantities})
+    shown = board.payload(board.frame([make_result(points=(point,)), results[0]]))
+    spreads = {column["field"]: column["spread"] for column in shown["columns"]}
+    assert shown["values"][spreads["tpot_s_p50"]["field"]] == [0.4, None]
+    assert shown["values"][spreads["accuracy"]["field"]][0] == 1.0
+    assert spreads["output_tokens_per_s"] is None
+
+
+def test_warnings_of_a_record_reach_its_rows(results: list[Result]) -> None:
+    table = board.frame([make_result(note="swapping"), results[0].model_copy(update={"warnings": ()})])
+    assert board.payload(table)["values"]["warnings"] == ["swapping", "swapping", *[None] * len(results[0].points)]
 
 
 def test_show_load_tells_only_what_is_known(table: pd.DataFrame) -> None:

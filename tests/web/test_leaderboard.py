@@ -38,6 +38,23 @@ def test_the_page_opens_with_rows_and_a_radar(page: Page, site: Site) -> None:
     assert {"demo-moe", "DBRX"} <= set(column(page, "model"))
 
 
+def test_uncertainty_and_warnings_are_seen_and_level_rows_are_called_a_tie(page: Page, site: Site) -> None:
+    open_board(page, site, "?q=moe")
+    assert "640.00 ± 2.50" in column(page, "output_tokens_per_s")
+    assert "93.00 ± 1.00" in column(page, "accuracy")
+    assert page.locator('.cap-warned[aria-label="Warning: a note"]').count() > 0
+    tips = page.evaluate("""() => {
+        const { api } = window.capBoard.current;
+        const tip = api.getColumnDef("output_tokens_per_s").tooltipValueGetter;
+        const data = (name, value, half, valid = true) => ({ data: { model: name, output_tokens_per_s: value,
+            output_tokens_per_s_ci95: half, valid, missing: {} } });
+        const rows = [data("best", 100, 3), data("level", 95, 3), data("below", 90, 3), data("invalid", 200, 3, false)];
+        const all = { forEachNodeAfterFilter: (each) => rows.forEach(each) };
+        return rows.map((row) => tip({ ...row, value: row.data.output_tokens_per_s, api: all }).includes("a tie"));
+    }""")
+    assert tips == [False, True, False, False]
+
+
 def test_search_narrows_and_says_when_nothing_matches(page: Page, site: Site) -> None:
     open_board(page, site)
     page.fill("[data-cap=search]", "tensorrt dbrx")

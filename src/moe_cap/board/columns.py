@@ -58,10 +58,35 @@ def show_number(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}"
 
 
-VISIBLE_QUANTITIES = {
-    "output_tokens_per_s", "ttft_s_p50", "tpot_s_p50", "decode_s_mbu", "decode_s_mfu", "purchase_usd",
+REPEATED_QUANTITIES = (
+    "output_tokens_per_s", "ttft_s_p50", "tpot_s_p50", "decode_s_mbu", "decode_s_mfu",
     "usd_per_million_output_tokens_owner",
-}  # fmt: skip
+)  # fmt: skip
+"""Shown by default, and different in every repeat: each has the half width of its 95 % interval beside it."""
+VISIBLE_QUANTITIES = {*REPEATED_QUANTITIES, "purchase_usd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How uncertain a column is: the field that says it, in words, and times what it is half a 95 % interval."""
+
+    field: str
+    what: str
+    to_95: float
+
+
+def interval_field(name: str) -> str:
+    """Column of the canonical frame with the half width of a quantity's 95 % interval over repeats."""
+    return f"{name}_ci95"
+
+
+SPREADS = {
+    **{
+        name: Spread(interval_field(name), "half of the 95 % interval over repeats", 1.0)
+        for name in REPEATED_QUANTITIES
+    },
+    "accuracy": Spread("accuracy_stderr", "standard error over problems", 1.96),
+}
 _UNITS: dict[str, tuple[str, float, int]] = {
     "s": ("ms", 1e3, 2), "1": ("%", 100.0, 2), "B": ("GB", 1e-9, 2), "FLOP": ("GFLOP", 1e-9, 2), "tok/s": ("tok/s", 1.0, 2),
     "USD": ("kUSD", 1e-3, 2), "experts": ("", 1.0, 1), "tok/USD": ("tok/USD", 1.0, 0), "tok/kWh": ("tok/kWh", 1.0, 0),

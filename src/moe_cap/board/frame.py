@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from moe_cap.board.columns import REPEATED_QUANTITIES, interval_field
 from moe_cap.errors import InvalidInputError
 from moe_cap.metrics.cap import Classification, classify
 from moe_cap.quantity import QUANTITIES
@@ -15,14 +16,17 @@ from moe_cap.result import AccuracyRecord, Point, Result
 TEXT = (
     "row", "result", "kind", "invalid", "model", "model_type", "revision", "engine", "engine_version", "precision",
     "quantisation", "device", "device_name", "load_kind", "dataset", "task", "accuracy_metric", "routing_source",
-    "citation_text", "citation_url", "citation_place", "created_at", "cap_class", "cap_class_reason",
+    "citation_text", "citation_url", "citation_place", "created_at", "cap_class", "cap_class_reason", "warnings",
 )  # fmt: skip
 MAPPINGS = ("missing", "sources")
 COUNTS = (
     "point", "num_devices", "tensor_parallel", "concurrency", "batch_size", "input_tokens", "output_tokens",
     "num_requests", "num_samples", "parameters_total", "parameters_active",
 )  # fmt: skip
-NUMBERS = ("request_rate_per_s", "weights_bytes", "accuracy", "accuracy_stderr", "no_answer_rate", *QUANTITIES)
+INTERVALS = {interval_field(name): name for name in REPEATED_QUANTITIES}
+NUMBERS = (
+    "request_rate_per_s", "weights_bytes", "accuracy", "accuracy_stderr", "no_answer_rate", *QUANTITIES, *INTERVALS,
+)  # fmt: skip
 FLAGS = ("valid", "random_weights")
 
 
@@ -57,6 +61,11 @@ def accuracy_of(result: Result, point: Point) -> AccuracyRecord | None:
 def missing_reasons(result: Result, point: Point) -> dict[str, str]:
     """Why a column of this row is null, for every column that has a reason."""
     reasons = {name: quantity.reason for name, quantity in point.quantities.items() if quantity.reason is not None}
+    for field, name in INTERVALS.items():
+        if _interval(point, name) is None and name in point.quantities and name not in reasons:
+            reasons[field] = (
+                "the source states none" if result.kind == "reported" else "there is no second repeat of it"
+            )
     if result.engine.name is None and result.engine.name_reason is not None:
         reasons["engine"] = result.engine.name_reason
     if result.model.revision is None and result.model.revision_reason is not None:
@@ -99,13 +108,20 @@ def _row(result: Result, index: int) -> dict[str, Any]:
         "created_at": result.created_at.isoformat(),
         "cap_class": standing.cap_class and standing.cap_class.value,
         "cap_class_reason": standing.reason,
+        "warnings": "; ".join(result.warnings) or None,
         "missing": missing_reasons(result, point),
         "sources": {name: quantity.source for name, quantity in point.quantities.items() if quantity.value is not None},
         **_system(result),
         **_load(point),
         **_score(accuracy_of(result, point)),
         **{name: quantity.value for name, quantity in point.quantities.items()},
+        **{field: _interval(point, name) for field, name in INTERVALS.items()},
     }
+
+
+def _interval(point: Point, name: str) -> float | None:
+    quantity = point.quantities.get(name)
+    return None if quantity is None else quantity.interval_95
 
 
 def _system(result: Result) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_cap.board.columns import COLUMNS, Column
+from moe_cap.board.columns import BY_FIELD, COLUMNS, SPREADS, Column, Spread
 
 EXTRA = (
     "row",
@@ -20,6 +20,7 @@ EXTRA = (
     "citation_text",
     "citation_url",
     "citation_place",
+    "warnings",
 )
 """Fields that cells need and that no one chooses as a column."""
 DIGITS = 7
@@ -39,19 +40,26 @@ FACETS = {
 def payload(table: pd.DataFrame) -> dict[str, Any]:
     """Return plain JSON: `columns`, `facets`, `values` by field in row order, and `missing[field][row number]`.
 
-    A column that is null in every row is left out unless it is shown by default.
+    A column that is null in every row is left out unless it is shown by default. `spread` of a column names the field
+    that says how uncertain it is, in the column's unit; null where no row knows that.
     """
     shown = _composed(table)
     columns = [column for column in COLUMNS if column.visible or shown[column.field].notna().any()]
     values = {column.field: _display(shown[column.field], column) for column in columns}
+    spreads = {name: spread for name, spread in SPREADS.items() if shown[spread.field].notna().any()}
+    values |= {spread.field: _display(shown[spread.field], BY_FIELD[name]) for name, spread in spreads.items()}
     values |= {name: _plain(shown[name]) for name in (*EXTRA, *FACETS) if name not in values}
     return {
-        "columns": [asdict(column) | {"heading": column.heading} for column in columns],
+        "columns": [_heading(column, spreads.get(column.field)) for column in columns],
         "facets": FACETS,
         "values": values,
         "missing": _missing(table, [column.field for column in columns]),
         "count": len(table),
     }
+
+
+def _heading(column: Column, spread: Spread | None) -> dict[str, Any]:
+    return asdict(column) | {"heading": column.heading, "spread": spread and asdict(spread)}
 
 
 def _composed(table: pd.DataFrame) -> pd.DataFrame:

@@ -40,6 +40,7 @@
     model: ({ data, value }) => {
       const cell = element("span", { className: "cap-model" }, link(`result?id=${encodeURIComponent(data.result)}`, value));
       if (!data.valid) cell.append(element("span", { className: "cap-badge cap-bad" }, "invalid"));
+      if (data.warnings) cell.append(element("span", { className: "cap-warned", role: "img", "aria-label": `Warning: ${data.warnings}` }, "⚠"));
       return cell;
     },
     kind: ({ data, value }) => {
@@ -51,19 +52,51 @@
     cap_class: ({ value }) => element("span", { className: `cap-class cap-class-${value}` }, value),
   };
 
-  const tooltip = ({ data, value, column }) => {
-    const field = column.getColId();
+  const spreadOf = (column, data) => (column.spread ? data[column.spread.field] : null);
+
+  // Whether a row's 95 % interval meets that of the best row in sight (docs/results.md): scores of one task only.
+  const tiesWithBest = (column, data, api) => {
+    if (!data.valid || column.better === "neither") return false;
+    const { field } = column;
+    let best = null;
+    api.forEachNodeAfterFilter(({ data: other }) => {
+      if (!other.valid || other[field] == null || (field === "accuracy" && other.task !== data.task)) return;
+      if (best == null || (column.better === "lower" ? other[field] < best[field] : other[field] > best[field])) best = other;
+    });
+    if (best == null || best === data) return false;
+    const halves = (spreadOf(column, data) + (spreadOf(column, best) ?? 0)) * column.spread.to_95;
+    return Math.abs(best[field] - data[field]) <= halves;
+  };
+
+  const spreadTip = (column, data, api) => {
+    const spread = spreadOf(column, data);
+    if (spread == null) return null;
+    const tie = tiesWithBest(column, data, api) ? " It overlaps the best one shown: a tie." : "";
+    return `± ${showNumber(spread, column.decimals)} ${column.unit}: ${column.spread.what}.${tie}`;
+  };
+
+  const modelTip = (data, value) => {
+    if (!data.valid) return `Invalid, not ranked: ${data.invalid}`;
+    return data.warnings ? `${value}. Warning: ${data.warnings}` : value;
+  };
+
+  const tooltip = (shown) => ({ data, value, api }) => {
+    const { field } = shown;
     if (value == null) return data.missing[field] || "not part of this record";
-    if (!data.valid && field === "model") return `Invalid, not ranked: ${data.invalid}`;
+    if (field === "model") return modelTip(data, value);
     if (field === "kind" && data.citation_text) return `${data.citation_text}, ${data.citation_place}`;
     if (field === "cap_class") return data.cap_class_reason;
-    return ["model", "hardware", "load", "engine", "revision", "quantisation"].includes(field) ? String(value) : null;
+    if (["hardware", "load", "engine", "revision", "quantisation"].includes(field)) return String(value);
+    return spreadTip(shown, data, api);
   };
 
   const renderCell = (column) => (params) => {
     if (params.value == null) return element("span", { className: "cap-na" }, "n/a");
     if (CELLS[column.field]) return CELLS[column.field](params);
-    return params.valueFormatted ?? String(params.value);
+    const text = params.valueFormatted ?? String(params.value);
+    const spread = spreadOf(column, params.data);
+    if (spread == null) return text;
+    return element("span", {}, text, element("small", { className: "cap-spread" }, ` ± ${showNumber(spread, column.decimals)}`));
   };
 
   const columnDefinition = (column, hidden) => ({
@@ -71,7 +104,7 @@
     field: column.field,
     headerName: column.heading,
     headerTooltip: column.help,
-    tooltipValueGetter: tooltip,
+    tooltipValueGetter: tooltip(column),
     cellRenderer: renderCell(column),
     valueFormatter: column.kind === "number" ? ({ value }) => (value == null ? "n/a" : showNumber(value, column.decimals)) : undefined,
     type: column.kind === "number" ? "rightAligned" : undefined,
@@ -79,7 +112,7 @@
     sortingOrder: column.better === "lower" ? ["asc", "desc", null] : column.kind === "number" ? ["desc", "asc", null] : ["asc", "desc", null],
     pinned: column.field === "model" ? "left" : null,
     lockVisible: column.field === "model",
-    width: column.field === "model" && innerWidth < 640 ? 138 : column.width,
+    width: column.field === "model" && innerWidth < 640 ? 138 : column.width + (column.spread ? 34 : 0),
     hide: hidden,
     comparator: compare,
   });
