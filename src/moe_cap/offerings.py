@@ -78,6 +78,13 @@ ENGINES: dict[str, EngineOffer] = {
             environment="vllm",
         ),
         EngineOffer(
+            "transformers-serve", "Transformers, served", "moe_cap.measure.engines.transformers_serve",
+            ("fp32", "bf16"),
+            "Exact top-k indices of every layer, by transformers in process on the same tokens.",
+            "Streaming client, closed loop, against `transformers serve`, which answers one request at a time.",
+            libraries=("torch", "transformers"), environment="transformers-serve",
+        ),
+        EngineOffer(
             "llama-cpp", "llama.cpp", "moe_cap.measure.engines.llama_cpp",
             ("fp32", "bf16"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",

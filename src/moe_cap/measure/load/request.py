@@ -53,6 +53,7 @@ class Target:
         ignore_eos: answers are exactly as long as asked; the returned counts are checked.
         headers: e.g. authorization.
         extra: further fields of every body; `{"return_token_ids": True}` where the engine knows it.
+        unending: how the server is told that, and goes on after the end token.
         running_usage: ask for the token count in every chunk (vLLM, SGLang); off for servers that refuse the field.
         ca_file: certificate authority for https; None for the system's.
     """
@@ -65,6 +66,7 @@ class Target:
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
     running_usage: bool = True
     ca_file: str | None = None
+    unending: Mapping[str, JsonValue] = field(default_factory=lambda: {"ignore_eos": True})
 
     def split(self) -> SplitResult:
         """The address in its parts.
@@ -99,7 +101,7 @@ def body_of(target: Target, prompt: Prompt) -> dict[str, JsonValue]:
         options["continuous_usage_stats"] = True
     body["stream_options"] = options
     if target.ignore_eos:
-        body["ignore_eos"] = True
+        body |= target.unending
     content = prompt.content
     if target.api is Api.CHAT:
         body["messages"] = list(_turns(content))

@@ -1,0 +1,107 @@
+"""`transformers serve`, the library's own OpenAI server, with the transformers that is installed here.
+
+It takes prompts as text, refuses fields that it does not know, and answers one request at a time by `generate` (its
+continuous batching is another mode, not asked for). It names no tokens and streams no special ones, so timed answers
+forbid the end token, and what was said is read from the text. Experts are replayed in process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from moe_cap.errors import InvalidRunError, ServerError
+from moe_cap.measure.engines.arrivals import steps_of_arrivals
+from moe_cap.measure.engines.base import EngineRun, LaunchSpec, Request
+from moe_cap.measure.engines.endpoint import UNTIMED, Attachment, Dialect, EndpointEngine
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
+from moe_cap.measure.engines.server import HOME, PORT, Server
+from moe_cap.measure.load import ClosedLoop, FailureKind, LoadPlan, LoadRun, OpenLoop, Prompt, Target, run_load
+from moe_cap.measure.model_files import ModelFiles
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+PACKAGES = "packages"
+"""Folder below the engine's environment for what the server needs and a worker does not have (openai)."""
+TEXT = Dialect("text, final usage only", running_usage=False, extra={})
+
+
+class TransformersServeEngine(ServerEngine):
+    """The engine as a description; see `moe_cap.measure.engines.base.Engine`."""
+
+    name = "transformers-serve"
+
+    def version_in(self, home: Path) -> str | None:
+        """Of the transformers of this process, which is what runs."""
+        has_client = (home / PACKAGES / "openai").is_dir() or importlib.util.find_spec("openai") is not None
+        return version("transformers") if has_client else None
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """The model is the one that it is started with; no other is loaded on request."""
+        self.check_precision(precision)
+        argv = (
+            sys.executable, "-m", "transformers.cli.transformers", "serve", str(files.folder),
+            "--dtype", DTYPES[precision], "--host", "127.0.0.1", "--port", PORT,
+        )  # fmt: skip
+        return LaunchSpec(
+            files=files,
+            precision=precision,
+            argv=argv,
+            environment={"PYTHONPATH": f"{HOME}/{PACKAGES}"},
+            ready_url=f"http://127.0.0.1:{PORT}/health",
+        )
+
+    def _attach(self, spec: LaunchSpec, server: Server) -> ServerSession:
+        """Its list of models wants the Hub, and it refuses the fields by which other servers are sounded out."""
+        tokenizer = self._read_tokenizer(spec.files)
+        endpoint = EndpointEngine(server.url, rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name)
+        served = ServedModel(str(spec.files.folder), None)
+        unending = {"generation_config": json.dumps({"suppress_tokens": [tokenizer.end_token]})}
+        target = Target(server.url, served.name, running_usage=False, unending=unending)
+        attachment = Attachment(OpenAiHttp(server.url, {}), served, tokenizer, target, TEXT)
+        return TransformersServeSession(self, endpoint, spec, server, attachment)
+
+
+class TransformersServeSession(ServerSession):
+    """A running `transformers serve`; see `moe_cap.measure.engines.base.Session`."""
+
+    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
+        """The timed pass; its forward passes are read off the arrivals, for prompts are never cut."""
+        run = super().run(requests, concurrency)
+        return replace(run, steps=steps_of_arrivals(requests, run.completions, batched_tokens=sys.maxsize))
+
+    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
+        prompts = [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]
+        return run_load(LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules))
+
+    def _text_of(self, request: Request) -> str:
+        text = self._tokenizer.decode(request.prompt, special_tokens=True)
+        if tuple(self._tokenizer.encode(text)) != request.prompt:
+            raise InvalidRunError(
+                f"the prompt of request {request.id} is no text of {len(request.prompt)} tokens; this server takes text"
+            )
+        return text
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
+        """Greedy, until the end token, all at once; cut at a stop text afterwards."""
+        texts = [self._tokenizer.decode(prompt, special_tokens=True) for prompt in prompts]
+        target = replace(self._target, ignore_eos=False)
+        asked = [Prompt(text, max_tokens) for text in texts]
+        run = run_load(LoadPlan(target, asked, ClosedLoop(len(asked)), limits=self._engine.limits, rules=UNTIMED))
+        for request in run.failed:
+            if request.failure is not None and request.failure.kind is not FailureKind.EMPTY:
+                raise ServerError(f"{self._engine.url}: an answer for the accuracy harness failed: {request.failure}")
+        return [_before(request.text, stop) for request in run.requests]
+
+
+def _before(text: str, stop: Sequence[str]) -> str:
+    ends = [text.find(end) for end in stop if end in text]
+    return text[: min(ends, default=len(text))]
+
+
+ENGINE = TransformersServeEngine()
