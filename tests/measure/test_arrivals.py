@@ -86,11 +86,36 @@ def test_a_prompt_that_may_have_been_cut_makes_its_passes_mixed() -> None:
     assert {step.kind for step in steps[len(until) :]} == {StepKind.DECODE}
 
 
-def test_tokens_that_come_in_bunches_tell_no_passes() -> None:
+def in_pieces(done: Completion, rng: random.Random, share: float) -> Completion:
+    """As a busy server hands tokens over: some wait for the next one."""
+    times = list(done.token_s)
+    for index in reversed(range(len(times) - 1)):
+        if rng.random() < share:
+            times[index] = times[index + 1]
+    return replace(done, token_s=tuple(times))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 6), st.integers(1, 16), st.integers(0, 10**6))
+def test_tokens_that_come_in_pieces_leave_members_and_sums_as_they_were(
+    concurrency: int, number: int, seed: int
+) -> None:
+    requests, rng = asked(number, output=30), random.Random(seed)
+    completions, passes = simulate(requests, concurrency, seed, 0.0)
+    pieces = [in_pieces(done, rng, 0.15) for done in completions]
+    steps = steps_of_arrivals(requests, pieces, PLENTY)
+    if steps:
+        assert members([step.members for step in steps]) == members(passes)
+
+
+def test_passes_of_one_piece_share_its_time() -> None:
     requests = asked(1)
     (done,), _ = simulate(requests, 1, 0, 0.0)
-    bunched = tuple(done.token_s[index // 4 * 4 + 3] for index in range(len(done.token_s)))
-    assert steps_of_arrivals(requests, [replace(done, token_s=bunched)], PLENTY) == ()
+    bunched = replace(done, token_s=tuple(done.token_s[index // 4 * 4 + 3] for index in range(len(done.token_s))))
+    apart, together = (steps_of_arrivals(requests, [one], PLENTY) for one in (done, bunched))
+    assert sum(step.step_s for step in apart) == pytest.approx(sum(step.step_s for step in together))
+    assert [step.kind for step in together] == [StepKind.MIXED] * 4 + [StepKind.DECODE] * 8
+    assert [step.step_s for step in together[4:]] == pytest.approx([1.1 * STEP_S] * 8)
 
 
 def test_a_failed_request_tells_no_passes() -> None:

@@ -3,16 +3,17 @@
 Such a server gives every running request one token in every pass, so token k of a request came k passes after its
 first one. What has to be found is how the requests lie against each other: the offset at which their arrivals
 coincide, decided over all tokens that two requests have in common. The members of every pass follow, and its time is
-from the tokens before it to its own. Where the arrivals do not line up nothing is told: no steps are better than
-wrong ones. Recorded passes of real servers are what this is tested against (tests/engines).
+from the tokens before it to its own. A busy server hands over several tokens in one piece: their passes share the time
+between them evenly, which leaves every sum as it was. Where the arrivals do not line up nothing is told: no steps are
+better than wrong ones. Recorded passes of real servers are what this is tested against (tests/engines). A server that
+decodes speculatively gives several tokens in a pass and must not be read this way.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import median
 
 from moe_cap.measure.engines.base import Completion, EngineStep, Member, Request
@@ -23,7 +24,10 @@ REACH = 3
 SAMPLES = 33
 """Tokens of a request that are compared, evenly spaced."""
 APART = 0.5
-"""Arrivals further apart than this share of a request's own gap are not of one pass."""
+"""Arrivals further apart than this share of a request's mean gap are not of one pass."""
+
+FEW = 4
+"""Requests that have fewer passes than this in common are placed by single arrivals."""
 
 
 @dataclass(slots=True)
@@ -55,24 +59,34 @@ def steps_of_arrivals(
         return ()
     passes: list[_Pass] = []
     for request, done in answered:
-        start = _place(done.token_s, passes)
+        start = _place(done, passes)
         if start is None:
             return ()
         _enter(passes, start, request, done)
     return _steps(passes, batched_tokens)
 
 
-def _place(token_s: Sequence[float], passes: Sequence[_Pass]) -> int | None:
-    """Which pass gave the first token; None where no place fits."""
-    gap_s = median(after - before for before, after in pairwise(token_s))
-    limit_s = APART * gap_s
+def _place(done: Completion, passes: Sequence[_Pass]) -> int | None:
+    """Which pass gave the first token, never one that was over when the request was sent; None where no place fits."""
+    token_s = done.token_s
+    limit_s = APART * (token_s[-1] - token_s[0]) / (len(token_s) - 1)
     nearest = bisect_left(passes, token_s[0], key=lambda each: each.at_s)
     tried = range(max(0, nearest - REACH), min(len(passes), nearest + REACH + 1))
-    found = min(((_distance_s(token_s, passes[start:]), start) for start in tried), default=(limit_s, len(passes)))
-    if found[0] < limit_s:
-        return found[1]
-    after_all = not passes or token_s[0] > passes[-1].at_s
-    return len(passes) if after_all else None
+    places = [(_distance_s(token_s, passes[start:]), start) for start in tried if passes[start].at_s > done.sent_s]
+    distance_s, start = min(places, default=(limit_s, len(passes)))
+    if distance_s >= limit_s:
+        start = len(passes)
+    if start == len(passes) and passes and token_s[0] <= passes[-1].at_s:
+        return None
+    return None if _is_vague(done, passes, start) else start
+
+
+def _is_vague(done: Completion, passes: Sequence[_Pass], start: int) -> bool:
+    """Whether too few arrivals decide: the requests hardly met, and where they did tokens came in pieces."""
+    if not passes or passes[-1].at_s <= done.sent_s or len(passes) - start >= FEW:
+        return False
+    last = [one.at_s for one in passes[-FEW:]]
+    return len(set(done.token_s[:FEW])) < len(done.token_s[:FEW]) or len(set(last)) < len(last)
 
 
 def _distance_s(token_s: Sequence[float], passes: Sequence[_Pass]) -> float:
@@ -93,19 +107,35 @@ def _enter(passes: list[_Pass], start: int, request: Request, done: Completion) 
 
 
 def _steps(passes: Sequence[_Pass], batched_tokens: int) -> tuple[EngineStep, ...]:
-    steps = []
+    steps: list[EngineStep] = []
     before_s = float("-inf")
     cut_since_s = [_cut_since_s(one, batched_tokens) for one in passes]
-    for index, one in enumerate(passes):
-        sent_s = min((done.sent_s for _, done in one.new), default=before_s)
-        began_s = before_s if len(one.new) < len(one.members) else max(before_s, sent_s)
-        step_s = one.at_s - began_s
+    for piece in _pieces(passes):
+        first = piece[0]
+        sent_s = min((done.sent_s for _, done in first.new), default=before_s)
+        began_s = before_s if len(first.new) < len(first.members) else max(before_s, sent_s)
+        ended_s = max(one.at_s for one in piece)
+        step_s = (ended_s - began_s) / len(piece)
         if not 0 < step_s < float("inf"):
             return ()
-        cut = any(since_s < one.at_s for since_s in cut_since_s[index:])
-        steps.append(EngineStep(_kind(one, cut=cut), step_s, tuple(one.members), logit_rows=len(one.members)))
-        before_s = one.at_s
+        cut = any(since_s < ended_s for since_s in cut_since_s[len(steps) :])
+        kinds = {_kind(one, cut=cut) for one in piece}
+        kind = kinds.pop() if len(kinds) == 1 else StepKind.MIXED
+        steps += [EngineStep(kind, step_s, tuple(one.members), logit_rows=len(one.members)) for one in piece]
+        before_s = ended_s
     return tuple(steps)
+
+
+def _pieces(passes: Sequence[_Pass]) -> Iterator[list[_Pass]]:
+    """Passes that arrived together, in order; mostly there is one in a piece."""
+    piece: list[_Pass] = []
+    for one in passes:
+        if piece and one.at_s > max(each.at_s for each in piece):
+            yield piece
+            piece = []
+        piece.append(one)
+    if piece:
+        yield piece
 
 
 def _cut_since_s(one: _Pass, batched_tokens: int) -> float:

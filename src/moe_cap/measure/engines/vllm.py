@@ -186,8 +186,10 @@ class VllmSession(ServerSession):
         return cast_bytes(self._spec.files, BYTES[self._spec.precision])
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals."""
+        """The timed pass; its forward passes are read off the arrivals, unless one of them may give several tokens."""
         run = super().run(requests, concurrency)
+        if self._told.get("speculative_config", "untold") is not None:
+            return run
         batched = int(str(self._told.get("max_num_batched_tokens", SMALLEST_BATCHED_TOKENS)))
         return replace(run, steps=steps_of_arrivals(requests, run.completions, batched))
 

