@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -229,3 +230,17 @@ def test_an_engine_that_is_nowhere_says_where_it_was_looked_for(
 def test_the_version_is_read_from_an_environment_without_running_it() -> None:
     assert package_version(Path(sys.prefix), "no-such-package", "pytest") == pytest.__version__
     assert package_version(Path(sys.prefix), "no-such-package") is None
+
+
+def test_timed_and_recording_server_take_turns_on_one_port(session: ServerSession) -> None:
+    timed, url = session.server, session.server.url
+    recording = replace(mock(), argv=(*mock().argv, "--seed", "7"))
+    session.serve(recording)
+    between = session.server
+    assert timed.has_ended()
+    assert between.url == url
+    session.serve(recording)
+    assert session.server is between
+    assert len(session.run(requests(2), 1).completions) == 2
+    assert between.has_ended()
+    assert session.server.url == url
