@@ -270,7 +270,7 @@ def _show(
                 "published": [outcome.result.id for outcome in outcomes if outcome.result] if published else [],
             }
         )
-    else:
+    elif rows:
         print_table("", headings, rows)
         for path in files:
             typer.echo(str(path))

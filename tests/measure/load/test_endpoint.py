@@ -232,3 +232,8 @@ def test_routing_is_replayed_on_the_very_tokens(serve: Serve, tmp_path: Path) ->
     assert [row.request_id for row in rows] == ["q0", "q1"]
     assert {row.experts.shape[0] for row in rows} == {3 + 4 - 1}
     session.stop()
+
+
+def test_connections_that_llama_server_closes_are_not_used_again() -> None:
+    assert told({"/v1/models": {}, "/version": {"version": "1"}}).about().keeps_connections
+    assert not told({"/props": {"build_info": "b1"}}).about().keeps_connections

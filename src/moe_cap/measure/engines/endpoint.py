@@ -139,10 +139,12 @@ class EndpointEngine:
             tokenizer = self.read_tokenizer(spec.files)
             target = Target(self.url, served.name, headers=self.headers)
             dialect = _agree_on_dialect(target, tokenizer, self.limits)
+            keeps = http.about().keeps_connections
         except BaseException:
             http.close()
             raise
-        target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
+        headers = self.headers if keeps else {**self.headers, "Connection": "close"}
+        target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra, headers=headers)
         return Attachment(http, served, tokenizer, target, dialect)
 
 

@@ -29,11 +29,16 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """How the server described itself; `name` is None when no engine was recognised."""
+    """How the server described itself; `name` is None when no engine was recognised.
+
+    Attributes:
+        keeps_connections: whether a connection lives on after a stream, as the server announces.
+    """
 
     name: str | None
     version: str | None
     arguments: Mapping[str, JsonValue]
+    keeps_connections: bool = True
 
 
 class Describe(Protocol):
@@ -57,11 +62,12 @@ def _sglang(answer: dict[str, Any]) -> About | None:
 
 
 def _llamacpp(answer: dict[str, Any]) -> About | None:
-    """GET /props of llama-server."""
+    """GET /props of llama-server, which says that it keeps connections and closes each after a stream (b11434)."""
     if "build_info" not in answer:
         return None
     kept = ("total_slots", "model_path", "n_ctx")
-    return About("llamacpp", str(answer["build_info"]), {name: answer[name] for name in kept if name in answer})
+    arguments = {name: answer[name] for name in kept if name in answer}
+    return About("llamacpp", str(answer["build_info"]), arguments, keeps_connections=False)
 
 
 FINGERPRINTS: tuple[tuple[str, Describe], ...] = (
