@@ -26,11 +26,14 @@ def published(hub_server: Server) -> str:
         api.upload_file(path_or_fileobj=SHIPPED / name, path_in_repo=name, repo_id="lab/small-moe")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # the client warns about its own upload
-        api.upload_file(path_or_fileobj=b"weights" * 100, path_in_repo="model.safetensors", repo_id="lab/small-moe")
+        for path in ("model.safetensors", "consolidated.safetensors", "original/model.safetensors"):
+            api.upload_file(path_or_fileobj=b"weights" * 100, path_in_repo=path, repo_id="lab/small-moe")
     return "lab/small-moe"
 
 
-def test_published_model_is_found_with_config_and_size_of_its_weights(hub: Server, published: str) -> None:
+def test_published_model_is_found_with_config_and_size_of_the_weights_that_are_loaded(
+    hub: Server, published: str
+) -> None:
     found = find_on_hub(Submission(model=published), endpoint=hub.url)
     assert found.config["model_type"] == "qwen3_moe"
     assert found.weight_file_bytes == 700

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -18,13 +20,19 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from moe_cap.errors import EngineStartError, SubmissionError
+from moe_cap.architecture import Architecture, parse_config
+from moe_cap.errors import EngineStartError, InvalidInputError, OutOfMemoryError, SubmissionError
+from moe_cap.hardware import detect_machine
+from moe_cap.precision import storage_of, stored_bytes
 from moe_cap.submission import Submission
 
 RANDOM_WEIGHTS = "moe_cap_random_weights"
 """Key of a config.json whose weights were drawn and not trained, with their seed; results mark them as speed only."""
-WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-"""What is taken from a Hub repository: weights, configuration, tokenizer; neither code nor pickles."""
+DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+"""What is taken from a Hub repository beside the weights: configuration, index, tokenizer; neither code nor pickles."""
+FOLDERS_BELOW = ("*/*",)
+"""Never taken: other forms of the same weights (`original/`, `onnx/`)."""
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +72,12 @@ def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
 
     Raises:
         SubmissionError: there is no such model, or its files do not hold together.
-        EngineStartError: the Hub cannot be reached.
+        ConfigError: nobody here reads its family; nothing of its weights was fetched then.
+        OutOfMemoryError: this machine cannot hold its weights; likewise.
+        EngineStartError: the Hub cannot be reached, or the disk is too small.
     """
     if not submission.is_folder:
-        folder = _fetch(submission.model, submission.revision, token)
+        folder = _fetch_whole(submission, token)
         return _check(submission.model, folder.name, folder)
     folder = submission.folder
     if not folder.is_dir():
@@ -86,7 +96,7 @@ def find_description(submission: Submission, token: str | None = None) -> ModelF
         EngineStartError: the Hub cannot be reached.
     """
     if not submission.is_folder:
-        folder = _fetch(submission.model, submission.revision, token, WANTED[1:])
+        folder = _fetch(submission.model, submission.revision, token, DESCRIPTION)
         return ModelFiles(submission.model, folder.name, folder, _read_config(submission.model, folder), ())
     if not submission.folder.is_dir():
         raise SubmissionError(f"there is no folder {submission.model}", field="model")
@@ -94,9 +104,59 @@ def find_description(submission: Submission, token: str | None = None) -> ModelF
     return ModelFiles(folder.name, "", submission.folder, _read_config(folder.name, folder), ())
 
 
-def _fetch(model: str, revision: str | None, token: str | None, wanted: Sequence[str] = WANTED) -> Path:
+def _fetch_whole(submission: Submission, token: str | None) -> Path:
+    """The description first; the weights, and only those that its index names, once nothing speaks against them."""
+    model = submission.model
+    described = _fetch(model, submission.revision, token, DESCRIPTION)
+    architecture = parse_config(_read_config(model, described))
+    wanted = _indexed(described) or ("*.safetensors",)
+    sizes = _sizes_on_hub(model, described.name, token)
+    chosen = {name: size for name, size in sizes.items() if any(fnmatch(name, pattern) for pattern in wanted)}
+    _refuse_what_cannot_be_held(model, architecture, submission.precision, sum(chosen.values()))
+    missing = sum(size for name, size in chosen.items() if not (described / name).exists())
+    if missing > (free := shutil.disk_usage(described).free):
+        raise EngineStartError(
+            f"{model}: {missing / GIB:.1f} GiB are to be fetched, the disk has {free / GIB:.1f} free"
+        )
+    return _fetch(model, described.name, token, (*DESCRIPTION, *wanted))
+
+
+def _sizes_on_hub(model: str, revision: str, token: str | None) -> dict[str, int]:
+    """Bytes of the files at the top of a repository; nothing if only this machine's cache can be asked."""
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(wanted), token=token or False))
+        info = HfApi(token=token or False).model_info(model, revision=revision, files_metadata=True)
+    except (HfHubHTTPError, OSError):
+        return {}
+    return {each.rfilename: each.size or 0 for each in info.siblings or () if "/" not in each.rfilename}
+
+
+def _refuse_what_cannot_be_held(model: str, architecture: Architecture, precision: str, file_bytes: int) -> None:
+    """Compare the weights, stored or as asked, whichever is less, with all memory that this machine has.
+
+    Raises:
+        OutOfMemoryError: no engine could hold them here.
+    """
+    try:
+        needed = min(file_bytes, stored_bytes(architecture, storage_of(architecture, precision)))
+    except InvalidInputError:  # an engine may know a format that the accounting does not
+        needed = file_bytes
+    machine = detect_machine()
+    memory = sum(each or 0 for each in (machine.dram_bytes, *(gpu.memory_bytes for gpu in machine.gpus)))
+    if memory and needed > memory:
+        raise OutOfMemoryError(
+            f"{model} in {precision} has {needed / GIB:.1f} GiB of weights,"
+            f" this machine {memory / GIB:.1f} GiB of memory"
+        )
+
+
+def _fetch(model: str, revision: str | None, token: str | None, wanted: Sequence[str]) -> Path:
+    try:
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(FOLDERS_BELOW),
+                token=token or False,
+            )
+        )  # fmt: skip
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise SubmissionError(
             f"the Hub has no model {model} at {revision or 'its default branch'}", field="model"
@@ -125,17 +185,22 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _weight_files(name: str, folder: Path) -> tuple[Path, ...]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = tuple(folder / Path(shard).name for shard in shards)
-    else:
-        files = tuple(sorted(folder.glob("*.safetensors")))
+    named = _indexed(folder) or (("model.safetensors",) if (folder / "model.safetensors").is_file() else ())
+    files = tuple(folder / shard for shard in named) or tuple(sorted(folder.glob("*.safetensors")))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         what = f"lacks {', '.join(missing)}" if missing else "has no .safetensors weights (pickles are not loaded)"
         raise SubmissionError(f"{name} {what}", field="model")
     return files
+
+
+def _indexed(folder: Path) -> tuple[str, ...]:
+    """The shards that the index names, in order; none without an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ()
+    weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return tuple(sorted({Path(shard).name for shard in weight_map.values()}))
 
 
 def _check_whole(path: Path) -> None:

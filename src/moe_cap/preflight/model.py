@@ -137,14 +137,16 @@ def _find_in_cache(submission: Submission, error: Exception) -> FoundModel:
 def _refuse_incomplete(model: str, sizes: Mapping[str, int]) -> None:
     if "config.json" not in sizes:
         raise SubmissionError(f"{model} has no config.json", field="model")
-    if not any(name.endswith(WEIGHTS) for name in sizes):
+    if not any(name.endswith(WEIGHTS) and "/" not in name for name in sizes):
         raise SubmissionError(f"{model} has no {WEIGHTS} weights (pickles are not loaded)", field="model")
     if not any(name in sizes for name in TOKENIZERS):
         raise SubmissionError(f"{model} has no tokenizer ({', '.join(TOKENIZERS)})", field="model")
 
 
 def _weight_bytes(sizes: Mapping[str, int]) -> int:
-    return sum(size for name, size in sizes.items() if name.endswith(WEIGHTS))
+    """Bytes of what an engine loads: the same weights in another form beside it (`original/`, consolidated) are not."""
+    top = {name: size for name, size in sizes.items() if name.endswith(WEIGHTS) and "/" not in name}
+    return sum(size for name, size in top.items() if name.startswith("model")) or sum(top.values())
 
 
 def _first_line(error: Exception) -> str:
