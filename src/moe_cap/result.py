@@ -201,6 +201,9 @@ class AccuracyRecord(Record):
     harness: str | None = None
     """Library and version that scored."""
     filter: str | None = None
+    samples_sha256: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of `samples-<task>.jsonl`, which the run wrote beside its record: every answer and its score. Left out where
+    there is none, so that records from before it keep their bytes."""
 
 
 class Result(Record):

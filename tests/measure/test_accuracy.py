@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from moe_cap.measure.engines.fake import ENGINE as FAKE
 from moe_cap.measure.engines.transformers import ENGINE
 from moe_cap.measure.model_files import find_model
 from moe_cap.measure.tasks import TASKS, load_task
+from moe_cap.result import AccuracyRecord
 from moe_cap.settings import CHECKOUT
 from moe_cap.submission import Submission
 
@@ -47,9 +50,11 @@ def pair(request: pytest.FixtureRequest, shipped: Any, tmp_path_factory: pytest.
 
 
 @pytest.mark.parametrize("name", ["cap_arithmetic", "cap_copy", "cap_choice"])
-def test_a_score_is_what_lm_eval_gives_alone(pair: tuple[Any, HFLM], name: str) -> None:
+def test_a_score_is_what_lm_eval_gives_alone(pair: tuple[Any, HFLM], name: str, tmp_path: Path) -> None:
     session, alone = pair
-    record = measure_accuracy(session, name, limit=LIMIT, batch_size=BATCH, data_dir=None, report=lambda share: None)
+    record = measure_accuracy(
+        session, name, limit=LIMIT, batch_size=BATCH, data_dir=None, output=tmp_path, report=lambda share: None
+    )
     manager = TaskManager(include_defaults=False)
     expected = lm_eval.simple_evaluate(model=alone, tasks=[load_task(name)], limit=LIMIT, task_manager=manager)
     scores = expected["results"][name]
@@ -95,41 +100,51 @@ def fake(tiny_files: Any, tmp_path: Path) -> Any:
     return FAKE.start(FAKE.launch_spec(tiny_files, "bf16"), tmp_path / "log")
 
 
-def test_progress_reaches_the_end(fake: Any) -> None:
+def test_progress_reaches_the_end(fake: Any, tmp_path: Path) -> None:
     shares: list[float] = []
-    measure_accuracy(fake, "cap_copy", limit=10, batch_size=4, data_dir=None, report=shares.append)
+    measure_accuracy(fake, "cap_copy", limit=10, batch_size=4, data_dir=None, output=tmp_path, report=shares.append)
     assert shares == [0.4, 0.8, 1.0]
 
 
-def test_an_unknown_task_is_an_error_that_names_the_known_ones(fake: Any) -> None:
+def test_an_unknown_task_is_an_error_that_names_the_known_ones(fake: Any, tmp_path: Path) -> None:
     with pytest.raises(AccuracyError, match="cap_copy"):
-        measure_accuracy(fake, "nope", limit=1, batch_size=1, data_dir=None, report=lambda share: None)
+        measure_accuracy(fake, "nope", limit=1, batch_size=1, data_dir=None, output=tmp_path, report=lambda share: None)
 
 
-def test_a_scorer_that_cannot_be_imported_is_an_error(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_that_cannot_be_imported_is_an_error(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(**_: Any) -> None:
         raise ModuleNotFoundError("No module named 'rouge'")
 
     monkeypatch.setattr(lm_eval, "simple_evaluate", broken)
     with pytest.raises(AccuracyError, match="rouge"):
-        measure_accuracy(fake, "cap_copy", limit=1, batch_size=1, data_dir=None, report=lambda share: None)
+        measure_accuracy(
+            fake, "cap_copy", limit=1, batch_size=1, data_dir=None, output=tmp_path, report=lambda share: None
+        )
 
 
-def test_an_engine_that_dies_while_scoring_is_told_apart(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_dies_while_scoring_is_told_apart(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def crash(*_: Any, **__: Any) -> list[str]:
         raise EngineCrashedError("gone")
 
     monkeypatch.setattr(fake, "answer", crash)
     with pytest.raises(EngineCrashedError):
-        measure_accuracy(fake, "cap_copy", limit=1, batch_size=1, data_dir=None, report=lambda share: None)
+        measure_accuracy(
+            fake, "cap_copy", limit=1, batch_size=1, data_dir=None, output=tmp_path, report=lambda share: None
+        )
 
 
-def test_a_task_without_its_metric_is_an_error(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_without_its_metric_is_an_error(fake: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = TASKS["cap_copy"]
     other = type(spec)(**{**{name: getattr(spec, name) for name in spec.__slots__}, "metric": "rouge"})
     monkeypatch.setitem(accuracy.TASKS, "cap_copy", other)
     with pytest.raises(AccuracyError, match="without rouge"):
-        measure_accuracy(fake, "cap_copy", limit=2, batch_size=1, data_dir=None, report=lambda share: None)
+        measure_accuracy(
+            fake, "cap_copy", limit=2, batch_size=1, data_dir=None, output=tmp_path, report=lambda share: None
+        )
 
 
 def test_sampled_answers_are_refused(fake: Any) -> None:
@@ -151,9 +166,11 @@ def test_answers_without_an_answer_are_counted(answers: list[Any], rate: float |
     assert no_answer_rate([{"filtered_resps": [answer]} for answer in answers]) == rate
 
 
-def test_gsm8k_runs_from_a_local_folder(fake: Any) -> None:
+def test_gsm8k_runs_from_a_local_folder(fake: Any, tmp_path: Path) -> None:
     folder = _shared_gsm8k()
-    record = measure_accuracy(fake, "gsm8k", limit=3, batch_size=3, data_dir=folder, report=lambda share: None)
+    record = measure_accuracy(
+        fake, "gsm8k", limit=3, batch_size=3, data_dir=folder, output=tmp_path, report=lambda share: None
+    )
     assert (record.num_samples, record.num_fewshot, record.filter) == (3, 5, "flexible-extract")
     assert record.no_answer_rate == 1.0
     assert record.value == 0.0
@@ -166,3 +183,23 @@ def _shared_gsm8k() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data: set MOE_CAP_SHARED to the folder that holds data/gsm8k")
     return folder
+
+
+@pytest.mark.parametrize("task", ["cap_copy", "cap_choice"])
+def test_every_answer_is_kept_with_its_score(fake: Any, task: str, tmp_path: Path) -> None:
+    record = measure_accuracy(
+        fake, task, limit=4, batch_size=4, data_dir=None, output=tmp_path, report=lambda share: None
+    )
+    content = (tmp_path / f"samples-{task}.jsonl").read_bytes()
+    samples = [json.loads(line) for line in content.splitlines()]
+    assert record.samples_sha256 == hashlib.sha256(content).hexdigest()
+    assert [sample["doc_id"] for sample in samples] == [0, 1, 2, 3]
+    assert len({sample["prompt_sha256"] for sample in samples}) == 4
+    assert all(sample["answer"] and sample["extracted"] for sample in samples)
+    assert record.value == sum(sample["score"] for sample in samples) / 4
+
+
+def test_a_record_from_before_the_samples_keeps_its_bytes() -> None:
+    record = AccuracyRecord(task="gsm8k", metric="exact_match", value=0.5)
+    assert "samples_sha256" not in record.model_dump(mode="json")
+    assert AccuracyRecord.model_validate_json(record.model_dump_json()) == record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -74,7 +75,7 @@ def test_a_request_becomes_a_result(tiny_folder: Path, tmp_path: Path, settings:
     request = write_request(tmp_path, tiny_folder, tasks=["cap_copy"], accuracy_limit=5, repeats=2)
     code, output = run(tmp_path, settings, request)
     assert code == 0
-    assert {path.name for path in output.iterdir()} == OUTPUT_FILES
+    assert {path.name for path in output.iterdir()} == OUTPUT_FILES | {"samples-cap_copy.jsonl"}
     result = result_of(output)
     asked = parse_submission(request.read_bytes())
     assert result.submission == asked
@@ -82,6 +83,10 @@ def test_a_request_becomes_a_result(tiny_folder: Path, tmp_path: Path, settings:
     assert [point.load.concurrency for point in result.points] == [1, 2]
     assert [record.task for record in result.accuracy] == ["cap_copy"]
     assert result.accuracy[0].num_samples == 5
+    samples = (output / "samples-cap_copy.jsonl").read_bytes()
+    assert result.accuracy[0].samples_sha256 == hashlib.sha256(samples).hexdigest()
+    scores = [json.loads(line)["score"] for line in samples.splitlines()]
+    assert result.accuracy[0].value == pytest.approx(sum(scores) / 5)
     for point in result.points:
         assert set(point.quantities) == set(QUANTITIES), "every quantity has its value or its reason"
         assert point.routing_source is RoutingSource.LOCK_STEP

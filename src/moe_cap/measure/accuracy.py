@@ -140,9 +140,10 @@ def measure_accuracy(
     limit: int | None,
     batch_size: int,
     data_dir: Path | None,
+    output: Path,
     report: Callable[[float], None],
 ) -> AccuracyRecord:
-    """Score one task.
+    """Score one task and keep every answer in `samples-<task>.jsonl`.
 
     Args:
         session: the running engine.
@@ -150,6 +151,7 @@ def measure_accuracy(
         limit: problems, from the first on; None takes all.
         batch_size: requests that the engine gets at once.
         data_dir: where the problems lie, instead of the Hub.
+        output: folder of the samples.
         report: told the share done, 0..1.
 
     Raises:
@@ -169,10 +171,10 @@ def measure_accuracy(
         raise
     except (ImportError, LookupError, TypeError, ValueError, AssertionError, OSError, RuntimeError) as error:
         raise AccuracyError(f"{spec.title} could not be scored: {type(error).__name__}: {error}") from error
-    return _record(spec, outcome)
+    return _record(spec, outcome, output)
 
 
-def _record(spec: TaskSpec, outcome: dict[str, Any]) -> AccuracyRecord:
+def _record(spec: TaskSpec, outcome: dict[str, Any], output: Path) -> AccuracyRecord:
     scores = outcome["results"][spec.name]
     samples = [sample for sample in outcome["samples"][spec.name] if sample["filter"] == spec.filter]
     if spec.metric_key not in scores or not samples:
@@ -193,7 +195,30 @@ def _record(spec: TaskSpec, outcome: dict[str, Any]) -> AccuracyRecord:
         prompt_sha256=sha256_of(sample["arguments"] for sample in samples),
         harness=f"lm_eval {version('lm_eval')}",
         filter=spec.filter,
+        samples_sha256=write_samples(output / f"samples-{spec.name}.jsonl", spec, samples),
     )
+
+
+def write_samples(path: Path, spec: TaskSpec, samples: Sequence[dict[str, Any]]) -> str:
+    """One JSON object per problem, in order; sha256 of the file.
+
+    `answer` is what the engine gave (a text, or log-probability and greediness of each choice), `extracted` what the
+    task's filter made of it, `score` what the metric gave for that.
+    """
+    lines = [
+        {
+            "doc_id": sample["doc_id"],
+            "prompt_sha256": sha256_of([sample["arguments"]]),
+            "target": sample["target"],
+            "answer": sample["resps"],
+            "extracted": sample["filtered_resps"],
+            "score": sample[spec.metric],
+        }
+        for sample in samples
+    ]
+    content = "".join(f"{json.dumps(line, sort_keys=True, default=str)}\n" for line in lines).encode()
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def no_answer_rate(samples: Sequence[dict[str, Any]]) -> float | None:

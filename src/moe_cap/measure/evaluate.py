@@ -53,7 +53,7 @@ class Job:
 
     Attributes:
         run_uuid: identity of this run; the result's id follows from it and from the submission.
-        output: folder for the engine's log.
+        output: folder for the engine's log and for the samples of the accuracy tasks.
         settings: where this machine keeps its probe and local problems, its operator's figures, its read-only token.
         environ: variables of this process, for the record.
         now: when the run began.
@@ -223,6 +223,7 @@ def _accuracy(job: Job, session: Session, task: str) -> AccuracyRecord:
         limit=job.submission.accuracy_limit,
         batch_size=ACCURACY_BATCH,
         data_dir=_local_problems(job, task),
+        output=job.output,
         report=job.progress.within,
     )
     log.info("%s: %s %.4f over %s problems", task, record.metric, record.value, record.num_samples)
