@@ -167,6 +167,25 @@ def test_describe_reads_the_scheme_that_lies_beside_a_silent_config(moe_cap: She
     assert "hf_quant_config.json" in moe_cap.refused("describe", str(tmp_path))
 
 
+def test_step_of_an_encoder_decoder_model_counts_the_pass_over_its_source_apart(moe_cap: Shell, tmp_path: Path) -> None:
+    translator = tmp_path / "translator.json"
+    side = {"layers": 4, "ffn_dim": 96, "attention_heads": 4, "sparse_step": 2}
+    sides = {f"{name}_{key}": value for name in ("encoder", "decoder") for key, value in side.items()}
+    sizes = {"model_type": "nllb-moe", "d_model": 64, "vocab_size": 100, "num_experts": 8}
+    translator.write_text(json.dumps(sizes | sides))
+    told = moe_cap.json("step", str(translator), "--batch", "3", "--context", "5", "--source", "9")
+    per_token = 4 * 2 * 64 * 2
+    assert told["bytes"]["kv_read"] == 3 * (5 + 9) * per_token
+    assert told["encoder_pass"]["bytes"]["kv_written"] == 3 * 9 * per_token
+    assert "--source" in moe_cap.refused("step", str(translator))
+    assert "--source" in moe_cap.refused("plan", "--model", str(translator), "--tpot", "0.1")
+
+
+def test_step_refuses_what_cannot_be(moe_cap: Shell, config: str) -> None:
+    assert "2 layers" in moe_cap.refused("step", config, "--pp", "3")
+    assert "--batch" in moe_cap.refused("step", config, "--batch", "100000000")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("{", "not valid JSON"), ('{"model_type": "mixtral"}', "lacks"), ('{"model_type": "x"}', "no reader")],

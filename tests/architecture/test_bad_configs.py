@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from moe_cap.architecture import FAMILIES, parse_config, read_config
 from moe_cap.architecture.config import MAX_CONFIG_BYTES
 from moe_cap.errors import ConfigError, UnknownModelTypeError
-from tests.architecture.configs import TINY, published
+from tests.architecture.configs import LABELLING, TINY, TWO_STACKS, published
 
 GOOD = TINY["qwen3_moe"]
+SMALL = TINY | TWO_STACKS | LABELLING
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,11 @@ JUNK = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SMALL)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_junk_in_any_key_gives_a_structure_or_a_named_error(name: str, data: st.DataObject) -> None:
-    config = dict(TINY[name])
+    config = dict(SMALL[name])
     for key in data.draw(st.lists(st.sampled_from(sorted(config)), min_size=1, max_size=3)):
         config[key] = data.draw(JUNK)
     try:
@@ -104,10 +105,10 @@ def test_junk_in_any_key_gives_a_structure_or_a_named_error(name: str, data: st.
     assert arch.parameters().total >= 0
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_name_of_a_model_decides_nothing(name: str) -> None:
-    named = TINY[name] | {"_name_or_path": "mistralai/Mixtral-8x22B", "architectures": ["GptOssForCausalLM"]}
-    assert parse_config(named).parameters() == parse_config(TINY[name]).parameters()
+    named = SMALL[name] | {"_name_or_path": "mistralai/Mixtral-8x22B", "architectures": ["GptOssForCausalLM"]}
+    assert parse_config(named).parameters() == parse_config(SMALL[name]).parameters()
 
 
 def test_every_published_config_is_readable() -> None:

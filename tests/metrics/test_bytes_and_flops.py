@@ -103,7 +103,7 @@ def test_one_decode_step_with_all_experts_reads_every_stored_weight_once(name: s
     read = step_bytes_all_experts(arch, decode_step((5,)), BF16)
     tables = [(weight, 8 if weight.dtype == "int64" else 2) for *_, weight, _ in arch.weights() if weight.lookup]
     unread = sum(weight.numel * width for weight, width in tables)
-    rows = sum(weight.numel // weight.shape[0] * width for weight, width in tables)
+    rows = sum(weight.lookup * weight.numel // weight.shape[0] * width for weight, width in tables)
     head = arch.embedding[0].numel * 2 if arch.tied else 0
     assert read.weights_read == stored_bytes(arch, BF16) - unread + rows + head
 
