@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         activated_experts,
         check_routing,
         decode_step,
+        encoder_step,
         prefill_step,
         with_all_experts,
         with_skewed_routing,
@@ -54,7 +55,7 @@ _HOMES = {
     "metrics.utilisation": "Utilisation mbu mfu s_mbu s_mbu_paper s_mfu s_mfu_paper",
     "planner": "deployment_chart feasible requirement",
     "precision": "StoragePlan parse_quantization storage_of stored_bytes uniform_storage",
-    "routing": "Step activated_experts check_routing decode_step prefill_step "
+    "routing": "Step activated_experts check_routing decode_step encoder_step prefill_step "
     "with_all_experts with_skewed_routing with_uniform_routing",
 }
 _MODULE_OF = {name: f"moe_cap.{module}" for module, names in _HOMES.items() for name in names.split()}
@@ -77,6 +78,7 @@ __all__ = [
     "decode_step",
     "deployment_chart",
     "detect_machine",
+    "encoder_step",
     "feasible",
     "find_device",
     "find_region",
