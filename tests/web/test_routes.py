@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +203,34 @@ def test_the_version_changes_with_the_queue_and_with_the_results_only(
     results.publish(late.to_json(), result_id=late.id, year_month="2026-11")
     mirror.look()
     assert client.get("/api/version").json()["board"] != after["board"]
+
+
+def test_a_slow_store_does_not_hold_the_page_back(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, may_answer = FlakyResults(MemoryStore()), threading.Event()
+    late = make_result("late")
+    store.publish(late.to_json(), result_id=late.id, year_month="2026-11")
+    monkeypatch.setattr(store, "revision", lambda: may_answer.wait(60) and "r1")
+    mirror = Mirror(store, queue, now=lambda: NOON, every_s=60)
+    app = FastAPI()
+    app.include_router(build_routes(mirror, may_cancel=True))
+    client = TestClient(app)
+    mirror.start(patience_s=0.0)
+    try:
+        assert client.get("/api/grid.json").json()["count"] == 0
+        assert client.get(f"/api/results/{late.id}").status_code == 503
+        assert client.get("/result", params={"id": late.id}).status_code == 503
+        may_answer.set()
+        assert mirror._looked.wait(60)
+        assert client.get(f"/api/results/{late.id}").status_code == 200
+        assert client.get("/api/grid.json").json()["count"] == len(late.points)
+    finally:
+        may_answer.set()
+        mirror.stop()
+
+
+def test_bytes_of_a_record_are_kept_once(mirror: Mirror, results: FlakyResults) -> None:
+    for result_id, data in results.read_all():
+        assert mirror.current.board.records[result_id] is data
 
 
 def test_measured_results_come_before_reported_ones(mirror: Mirror) -> None:

@@ -15,7 +15,7 @@ from moe_cap.web.leaderboard import render_radar
 from moe_cap.web.queue import render_queue
 from moe_cap.web.responses import Encoded, answer, encode
 from moe_cap.web.result import render_missing, render_result
-from moe_cap.web.snapshot import Mirror
+from moe_cap.web.snapshot import Board, Mirror
 from moe_cap.web.style import STATIC
 
 HTML = "text/html; charset=utf-8"
@@ -40,6 +40,14 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
     _add_fragments(router, mirror, may_cancel=may_cancel)
     _add_static(router)
     return router
+
+
+def _read_board(mirror: Mirror) -> Board:
+    """The board, or a 503 before the store was read once: whether a result is missing is not known then."""
+    now = mirror.current
+    if not now.board.revision:
+        raise HTTPException(503, f"not yet: {now.trouble}", {"Retry-After": "5"})
+    return now.board
 
 
 def _add_data(router: APIRouter, mirror: Mirror) -> None:
@@ -77,7 +85,8 @@ def _add_data(router: APIRouter, mirror: Mirror) -> None:
 
     @router.get("/api/results/{result_id}")
     def record(request: Request, result_id: str, download: bool = False) -> Response:
-        data = mirror.current.board.records.get(result_id)
+        board = _read_board(mirror)
+        data = board.records.get(result_id)
         if data is None:
             raise HTTPException(404, "no such result")
         filename = f"moe-cap-{result_id}.json" if download else None
@@ -99,10 +108,11 @@ def _add_fragments(router: APIRouter, mirror: Mirror, *, may_cancel: bool) -> No
 
     @router.get("/result")
     def page(request: Request, id: str = "", point: int = 0) -> Response:
-        result = mirror.current.board.results.get(id)
+        board = _read_board(mirror)
+        result = board.results.get(id)
         if result is None:
             return HTMLResponse(render_missing(id), status_code=404)
-        body = render_result(result, mirror.current.board.table, point)
+        body = render_result(result, board.table, point)
         return answer(request, encode(body.encode(), HTML))
 
 

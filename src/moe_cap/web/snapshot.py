@@ -21,6 +21,9 @@ from moe_cap.web.responses import Encoded, encode
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 5.0
+"""Within this the usual store is read before the first visitor comes."""
+
 
 class ResultsSource(Protocol):
     """What is read of a results store."""
@@ -41,7 +44,10 @@ class QueueSource(Protocol):
 
 @dataclass(frozen=True)
 class Board:
-    """All readable results at one revision of the store, and the forms in which they are sent."""
+    """All readable results at one revision of the store, and the forms in which they are sent.
+
+    `records` are the very bytes that the store's own cache holds, not a copy; a revision of "" was never read.
+    """
 
     revision: str
     results: Mapping[str, Result]
@@ -102,6 +108,7 @@ class Mirror:
         self._every_s = every_s
         self._looking = threading.Lock()
         self._stop = threading.Event()
+        self._looked = threading.Event()
         self._thread: threading.Thread | None = None
         self.current = Snapshot(build_board("", {}, {}), (), "", now(), "the stores were not read yet")
 
@@ -126,13 +133,20 @@ class Mirror:
         version = hashlib.sha256(repr(requests).encode()).hexdigest()[:20]
         return Snapshot(latest, requests, version, self._now())
 
-    def start(self) -> None:
-        """Look once, then again every so often in a thread that ends with `stop`."""
-        self.look()
+    def start(self, *, patience_s: float = PATIENCE_S) -> None:
+        """Look, now and every so often, in a thread that ends with `stop`.
+
+        Args:
+            patience_s: how long to wait for the first look; a store that takes longer fills a page that is served
+                already, and which asks for changes by itself.
+        """
         self._thread = threading.Thread(target=self._keep_looking, name="mirror", daemon=True)
         self._thread.start()
+        self._looked.wait(patience_s)
 
     def _keep_looking(self) -> None:
+        self.look()
+        self._looked.set()
         while not self._stop.wait(self._every_s):
             self.look()
 
