@@ -40,7 +40,8 @@
     model: ({ data, value }) => {
       const cell = element("span", { className: "cap-model" }, link(`result?id=${encodeURIComponent(data.result)}`, value));
       if (!data.valid) cell.append(element("span", { className: "cap-badge cap-bad" }, "invalid"));
-      if (data.warnings) cell.append(element("span", { className: "cap-warned", role: "img", "aria-label": `Warning: ${data.warnings}` }, "⚠"));
+      // what is noted of a reported row is about its source, whose badge says so
+      if (data.warnings && data.kind === "measured") cell.append(element("span", { className: "cap-warned", role: "img", "aria-label": `Warning: ${data.warnings}` }));
       return cell;
     },
     kind: ({ data, value }) => {
