@@ -243,6 +243,14 @@ def test_what_cannot_be_asked_is_refused(words: str, profile: Profile, arguments
     assert says in profile.fails(*asked, code=2)
 
 
+@pytest.mark.parametrize(
+    ("model", "says"), [("moe", "give a Hub id like"), ("./nowhere", "there is no folder ./nowhere")]
+)
+def test_a_model_that_is_not_there(profile: Profile, model: str, says: str) -> None:
+    assert says in profile.fails("--engine", "fake", "--model", model, *SHAPE, code=2)
+    assert "which model?" in profile.fails("--engine", "fake", code=2)
+
+
 def write_weights_file(folder: Path) -> Path:
     """An empty safetensors file: enough for an engine that loads nothing."""
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")

@@ -186,9 +186,11 @@ def test_the_command_in_a_result_repeats_its_cell(
 
 
 CHILD = """
-    import sys
+    import sys, time
     from moe_cap.cli import main
     from moe_cap.measure import probe
+    from moe_cap.measure.engines import fake
+    fake.FakeSession.warm_up = lambda *arguments: time.sleep(0.5)
     probe.SMALLEST_COPY_BYTES, probe.CPU_SIDE = 2**20, 128
     probe._last_level_cache_bytes = lambda: 0
     sys.exit(main(sys.argv[1:]))

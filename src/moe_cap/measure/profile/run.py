@@ -16,7 +16,7 @@ from moe_cap.errors import MoECapError, ResultError
 from moe_cap.measure.evaluate import Job, Subject, measure
 from moe_cap.measure.job import log_to, replace_file, write_failure
 from moe_cap.measure.memory import memory_errors
-from moe_cap.measure.model_files import ModelFiles
+from moe_cap.measure.model_files import ModelFiles, find_description
 from moe_cap.measure.profile.config import DATASETS, ProfileConfig
 from moe_cap.measure.profile.grid import Cell, expand, reproduce
 from moe_cap.measure.profile.system import Place, refuse_dense
@@ -24,7 +24,7 @@ from moe_cap.measure.progress import Progress, Tell
 from moe_cap.precision import parse_quantization
 from moe_cap.result import Result, parse_result
 from moe_cap.settings import Settings
-from moe_cap.submission import Submission
+from moe_cap.submission import parse_submission
 
 log = logging.getLogger("moe_cap")
 
@@ -121,8 +121,10 @@ def prepare(
         InvalidInputError: no such model, a dense one, a family that is not known, arguments that cannot be given.
         EngineStartError: the Hub cannot be reached.
     """
-    files = place.find_files(Submission(model=config.model_id or "", revision=config.revision), settings.model_token)
-    refuse_dense(files)
+    precision = config.precision[:1] or ("bf16",)
+    asked = parse_submission({"model": config.model_id, "revision": config.revision, "precision": precision[0]})
+    refuse_dense(find_description(asked, settings.model_token))  # before any weights are fetched
+    files = place.find_files(asked, settings.model_token)
     cells = expand(config, place, parse_quantization(files.config).name, files.revision)
     output.mkdir(parents=True, exist_ok=True)
     return Profile(config, place, files, cells, output, settings, environ)
