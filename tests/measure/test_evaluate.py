@@ -387,16 +387,16 @@ CHILD = """
     import resource, sys
     from pathlib import Path
     import psutil
-    from moe_cap.measure import evaluate, job, memory
+    from moe_cap.measure import job, levels, memory
     from moe_cap.settings import read_settings
 
     def cap(*arguments):
         # Room for the weights, not for the batch: the limit stands when the load begins.
         here = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (here + {room}, here + {room}))
-        return levels(*arguments)
+        return measure(*arguments)
 
-    levels, evaluate._measure_level = evaluate._measure_level, cap
+    measure, levels.Carrier.measure = levels.Carrier.measure, cap
     request, output, home = map(Path, sys.argv[1:])
     sys.exit(job.run(request, output, read_settings({{"MOE_CAP_HOME": str(home)}}), run_uuid="run-1"))
 """
