@@ -111,15 +111,15 @@ def _quantity(name: str, width: int = 116) -> Column:
 
 
 _SYSTEM = (
-    Column("model", "Model", "Weights that were measured.", "System", visible=True, width=186),
-    Column("cap_class", "Class", "The two of cost, accuracy and performance that the system is good at, by its price and against a fixed reference.", "System", visible=True, width=78),
-    Column("engine", "Engine", "Serving engine.", "System", visible=True, width=122),
-    Column("precision", "Precision", "Number format of the weights.", "System", visible=True, width=102),
-    Column("load", "Load", "What the engine was asked to carry.", "Load", visible=True, width=150),
+    Column("model", "Model", "Weights that were measured.", "System", visible=True, width=172),
+    Column("cap_class", "Class", "The two of cost, accuracy and performance that the system is good at, by its price and against a fixed reference.", "System", visible=True, width=72),
+    Column("engine", "Engine", "Serving engine.", "System", visible=True, width=118),
+    Column("precision", "Precision", "Number format of the weights.", "System", visible=True, width=98),
+    Column("load", "Load", "What the engine was asked to carry.", "Load", visible=True, width=146),
     Column("accuracy", "Accuracy", "Score of the task through this very engine and precision.", "Accuracy", "number", "%", 100, 2, "higher", visible=True, width=104),
-    Column("task", "Task", "Accuracy task.", "Accuracy", visible=True, width=106),
     _quantity("output_tokens_per_s", width=106),
     _quantity("purchase_usd", width=104),
+    Column("task", "Task", "Accuracy task.", "Accuracy", visible=True, width=106),
     Column("hardware", "Hardware", "Number and name of the devices.", "System", visible=True, width=186),
     Column("kind", "Source", "Measured by this code, or reported by the cited source.", "System", visible=True, width=112),
 )  # fmt: skip
