@@ -76,3 +76,7 @@ def test_mtp_layers_that_nobody_described_are_told_apart_from_none() -> None:
     assert parse_config(TINY["minimax_m2"] | {"num_mtp_modules": 3}).mtp_unread == 3
     assert parse_config(TINY["minimax_m2"]).mtp_unread == 0
     assert parse_config(TINY["deepseek_v3"] | {"num_nextn_predict_layers": 2}).mtp_unread == 0
+
+
+def test_mtp_tensors_that_only_the_checkpoint_names_are_no_zero() -> None:
+    assert parse_config(MULTIMODAL["mistral_large4"]).mtp_unread >= 1

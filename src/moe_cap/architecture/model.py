@@ -108,7 +108,8 @@ class Architecture:
         encoder: what runs once over the source of an encoder-decoder model, up to the keys and values that the decoder
             attends to; it looks tokens up in the decoder's embedding. A pass of it is a step of its own.
         mtp: multi-token-prediction layers, counted apart and off by default.
-        mtp_unread: as many the config names, but nobody has written down how they are built.
+        mtp_unread: at least as many the config or the family's checkpoints name, but nobody has written down how they
+            are built.
     """
 
     model_type: str

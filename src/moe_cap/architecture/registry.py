@@ -186,7 +186,7 @@ def parse_config(config: Mapping[str, Any]) -> Architecture:
             key="model_type",
         )
     arch = reader(Config(config))
-    return arch if arch.mtp else replace(arch, mtp_unread=_named_mtp(Config(config)))
+    return arch if arch.mtp or arch.mtp_unread else replace(arch, mtp_unread=_named_mtp(Config(config)))
 
 
 def _named_mtp(config: Config) -> int:

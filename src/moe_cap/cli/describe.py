@@ -42,7 +42,7 @@ def run(
         _print(document)
 
 
-MTP_UNREAD = "the config names MTP layers, but no written source says how this family builds them"
+MTP_UNREAD = "this model has MTP layers, but no written source says how its family builds them"
 
 
 def describe(arch: Architecture, storage: StoragePlan) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -96,6 +96,16 @@ TELLING_SHARE = 0.2
 LISTS = ("concurrency", "rates_per_s", "presets", "target_input_tokens", "target_output_tokens", "precision")
 
 
+class Server(NamedTuple):
+    """A server that runs, as the options name it; `silence_s` is its longest silence in seconds."""
+
+    api_url: str | None
+    served_model: str | None
+    routing: Routing
+    remote: bool
+    silence_s: float
+
+
 def run(
     config: Config = None,
     api_url: ApiUrl = None,
@@ -141,6 +151,14 @@ def run(
         "target_input_tokens": input_tokens, "target_output_tokens": output_tokens, "precision": precision,
         "sweep": _sweep(sweep or []), "engine_args": engine_args,
     }  # fmt: skip
+    server = Server(api_url, served_model, routing, remote, silence_s)
+    _measure(options, config, server, output_dir, publish=publish, as_json=as_json)
+
+
+def _measure(
+    options: Mapping[str, Any], config: Path | None, server: Server, output_dir: Path, *, publish: bool, as_json: bool
+) -> None:
+    """Measure every cell of the grid, write the table and the plots, and show them."""
     settings = settings_here()
     os.environ.setdefault("TQDM_DISABLE", "1")  # read while lm-eval is imported; its bars would hide the progress
     try:
@@ -151,7 +169,7 @@ def run(
         raise EngineStartError(f"{error.name} is not installed: pip install 'moe-cap[worker]'") from error
     given = {name: _split(name, value) for name, value in options.items() if value}
     asked = configs.parse_profile({**(configs.read_config(config) if config else {}), **given})
-    place = _place(asked, api_url, served_model, routing, remote, silence_s, settings)
+    place = _place(asked, server, settings)
     profile = prepare(asked, place, output_dir, settings, os.environ)
     publisher = Publisher(open_results(settings)) if publish else None
     outcomes = profile.run(*_watchers(len(profile.cells), publisher))
@@ -176,26 +194,20 @@ def _split(name: str, value: Any) -> Any:
     return [part for text in value for part in text.split(",")] if name in LISTS else value
 
 
-def _place(
-    asked: ProfileConfig,
-    api_url: str | None,
-    served_model: str | None,
-    routing: Routing,
-    remote: bool,
-    silence_s: float,
-    settings: Settings,
-) -> Place:
+def _place(asked: ProfileConfig, server: Server, settings: Settings) -> Place:
     from moe_cap.measure.profile.system import Endpoint, Launched  # noqa: PLC0415 torch loads there
 
     if asked.model_id is None:
         raise ProfileError("which model? give --model, or model_id in the file", key="model_id")
-    if (api_url is None) == (asked.engine is None):
+    if (server.api_url is None) == (asked.engine is None):
         raise ProfileError("give --api-url for a server that runs, or --engine to start one", key="engine")
-    if api_url is None:
+    if server.api_url is None:
         return Launched(asked.engine or "")
     headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-    limits = Limits(silence_s=silence_s, connect_s=min(silence_s, Limits().connect_s))
-    return Endpoint(api_url, served_model, routing is Routing.REPLAY, remote, headers, limits)
+    limits = Limits(silence_s=server.silence_s, connect_s=min(server.silence_s, Limits().connect_s))
+    return Endpoint(
+        server.api_url, server.served_model, server.routing is Routing.REPLAY, server.remote, headers, limits
+    )
 
 
 def _watchers(

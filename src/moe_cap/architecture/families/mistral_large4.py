@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moe_cap.architecture.blocks import SELF_ATTENTION, text_section
 from moe_cap.architecture.config import Config
 from moe_cap.architecture.families.deepseek import deepseek_decoder, deepseek_moe
@@ -58,7 +60,10 @@ def _attention(config: Config, *, rotary: bool, owns_cache: bool, indexed: bool)
 
 
 def read(config: Config) -> Architecture:
-    """The language model of the multimodal one; vision tower and MTP layers are not counted."""
+    """The language model of the multimodal one; the vision tower is not counted, and MTP layers are told as unread.
+
+    Its checkpoints hold `mtp_dspark` tensors, which transformers leaves out and the config does not name.
+    """
     text = text_section(config)
     number, every = text.num_layers("num_hidden_layers"), text.size("no_rope_layer_interval", default=4)
     rotary = text.items("no_rope_layers", kind=int, length=number)
@@ -68,7 +73,7 @@ def read(config: Config) -> Architecture:
     keys = [(bool(rotary[i]), sources[i] == i, indexers[i] == "full") for i in range(number)]
     mixers = {key: _attention(text, rotary=key[0], owns_cache=key[1], indexed=key[2]) for key in set(keys)}
     moe = deepseek_moe(text, corrected=False)
-    return deepseek_decoder(
+    decoder = deepseek_decoder(
         text,
         lambda i: mixers[keys[i]],
         moe,
@@ -76,3 +81,4 @@ def read(config: Config) -> Architecture:
         first_dense=1,
         prefix="model.language_model",
     )
+    return replace(decoder, mtp_unread=1)
