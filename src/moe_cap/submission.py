@@ -23,6 +23,8 @@ from moe_cap.errors import SubmissionError
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 NAME = re.compile(r"^[A-Za-z0-9][\w.:+-]*$")
+LATER = frozenset({"arrivals", "lengths", "objectives"})
+"""Keys that a submission got after the first ones had been stored."""
 
 
 class Arrivals(BaseModel):
@@ -54,6 +56,26 @@ class Arrivals(BaseModel):
         return self
 
 
+class Objectives(BaseModel):
+    """Service level objectives: what a request must keep to count as good; at least one.
+
+    Attributes:
+        ttft_s, tpot_s, e2e_s: the longest time to the first token, per further token, and for the whole answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    ttft_s: float | None = Field(default=None, gt=0)
+    tpot_s: float | None = Field(default=None, gt=0)
+    e2e_s: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Objectives:
+        if self.ttft_s is self.tpot_s is self.e2e_s is None:
+            raise ValueError("objectives need at least one of ttft_s, tpot_s, e2e_s, in seconds")
+        return self
+
+
 class Submission(BaseModel):
     """Everything that was asked; two submissions that ask the same have the same `id`.
 
@@ -65,7 +87,10 @@ class Submission(BaseModel):
         tasks: accuracy tasks by registry name, the first is the one that the board shows.
         concurrency: closed-loop levels, each becomes one point of the result.
         arrivals: an open loop in place of them, for engines behind a server; no record has the key without it.
-        input_tokens, output_tokens: length of every request, in tokens.
+        input_tokens, output_tokens: length of every request, in tokens; the longest ones where `lengths` is given.
+        lengths: `dataset` sends the first task's problems as long as they are, and asks for answers as long as their
+            solutions; no record has the key without it.
+        objectives: what goodput counts; no record has the key without it.
         num_requests: requests per level; None lets the evaluator take enough for a steady window.
         accuracy_limit: problems per task; None takes all of them.
         repeats: timed repetitions of each level, for the confidence interval.
@@ -92,14 +117,14 @@ class Submission(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     submitter: str | None = Field(default=None, max_length=128)
     arrivals: Arrivals | None = None
+    lengths: Literal["dataset"] | None = None
+    objectives: Objectives | None = None
 
     @model_serializer(mode="wrap")
-    def _closed_loops_stay_as_they_were(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Ids and records of closed loops do not know the open one."""
+    def _older_ids_stay_as_they_were(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ids and records of what does not ask for them know nothing of the keys that came later."""
         body: dict[str, Any] = handler(self)
-        if body.get("arrivals") is None:
-            body.pop("arrivals", None)
-        return body
+        return {name: value for name, value in body.items() if name not in LATER or value is not None}
 
     @field_validator("model")
     @classmethod
@@ -138,6 +163,13 @@ class Submission(BaseModel):
         if any(level < 1 or level > 4096 for level in value):
             raise ValueError("every level is between 1 and 4096")
         return tuple(sorted(set(value)))
+
+    @property
+    def shape(self) -> str:
+        """Lengths of its requests, for people."""
+        if self.lengths == "dataset":
+            return "own lengths"
+        return f"{self.input_tokens} in, {self.output_tokens} out"
 
     @property
     def is_folder(self) -> bool:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.fake import ByteTokenizer
-from moe_cap.measure.prompts import Passages, build_requests, solved_problems, worked_examples
+from moe_cap.measure.prompts import Passages, build_dataset_requests, build_requests, solved_problems, worked_examples
 
 TEXT = Passages(("one and one is two", "a fox", "x"), "test")
 
@@ -50,3 +50,29 @@ def test_worked_examples_are_long_enough_for_prompts_of_a_thousand_tokens() -> N
 def test_solved_problems_hold_question_and_answer() -> None:
     assert "72-17=055" in solved_problems("cap_arithmetic", None).texts
     assert all(text[-1] in "ABCD" for text in solved_problems("cap_choice", None).texts)
+
+
+PROBLEMS = Passages((), "test", (("four", "4"), ("seventeen", "the answer is 17"), ("x" * 50, "long")), "numbers")
+
+
+def build_own(passages: Passages = PROBLEMS, **changes):
+    settings = {"name": "level-1", "number": 4, "input_tokens": 20, "output_tokens": 8, "seed": 0} | changes
+    return build_dataset_requests(passages, ByteTokenizer(), **settings)
+
+
+def test_requests_of_a_dataset_are_as_long_as_its_problems_and_their_answers() -> None:
+    requests = build_own()
+    shapes = {(ByteTokenizer().decode(request.prompt), request.output_tokens) for request in requests}
+    assert shapes == {("four", 2), ("seventeen", 8)}
+    assert len({request.id for request in requests}) == 4
+
+
+def test_the_same_seed_gives_the_same_problems_and_another_seed_another_order() -> None:
+    arithmetic = solved_problems("cap_arithmetic", None)
+    assert build_own(arithmetic) == build_own(arithmetic)
+    assert build_own(arithmetic) != build_own(arithmetic, seed=1)
+
+
+def test_a_dataset_without_a_short_enough_problem_is_an_error() -> None:
+    with pytest.raises(InvalidRunError, match="no problem of numbers has 3 tokens or fewer"):
+        build_own(input_tokens=3)

@@ -11,7 +11,7 @@ from moe_cap.architecture import parse_config
 from moe_cap.measure.machine import Peaks
 from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
-from moe_cap.metrics.latency import RequestTiming
+from moe_cap.metrics.latency import RequestTiming, Slo
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import storage_of
 from moe_cap.quantity import QUANTITIES
@@ -112,6 +112,18 @@ def test_one_repetition_has_no_interval_and_three_have_one(account: Account) -> 
     assert values["tpot_s_mean"].interval_95 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert values["output_tokens_per_s"].value == pytest.approx((2 / 3 + 1 / 3 + 2 / 9) / 3)
     assert values["decode_s_mbu"].interval_95 > 0
+
+
+def test_goodput_counts_the_requests_that_kept_every_objective(account: Account) -> None:
+    slow = Repeat((*repeat().timings, timing(6.0, 2.0)), repeat().steps)
+    window_s = 12.0
+    kept = measured_quantities([slow], 1, account, Slo(tpot_s=1.5))["goodput_requests_per_s"]
+    assert kept.value == pytest.approx(2 / window_s)
+    assert kept.note == "TPOT at most 1.5 s"
+    both = measured_quantities([slow], 1, account, Slo(ttft_s=0.5, tpot_s=1.5))["goodput_requests_per_s"]
+    assert both.value == 0
+    unasked = measured_quantities([slow], 1, account)["goodput_requests_per_s"]
+    assert (unasked.value, unasked.reason) == (None, "the submission sets no service level objectives")
 
 
 def test_without_a_datasheet_the_measured_peak_stands_in_and_says_so(account: Account) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moe_cap.cli.objectives import Slo, read_objectives
 from moe_cap.cli.output import AsJson, print_facts, print_json
 from moe_cap.cli.stores import open_queue, settings_here
 from moe_cap.errors import InvalidInputError
@@ -22,6 +23,9 @@ Engine = Annotated[str | None, typer.Option(help="Serving engine.")]
 Precision = Annotated[str | None, typer.Option(help="Number format of the weights.")]
 Task = Annotated[list[str] | None, typer.Option("--task", help="Accuracy task; repeat for several.")]
 Concurrency = Annotated[list[int] | None, typer.Option(min=1, help="Requests in flight; repeat for several levels.")]
+Lengths = Annotated[
+    str | None, typer.Option(help="dataset: the first task's problems as long as they are; else fixed lengths.")
+]
 InputTokens = Annotated[int | None, typer.Option(help="Prompt length.")]
 OutputTokens = Annotated[int | None, typer.Option(help="Answer length.")]
 NumRequests = Annotated[int | None, typer.Option(help="Requests per level.")]
@@ -43,6 +47,8 @@ def run(
     concurrency: Concurrency = None,
     input_tokens: InputTokens = None,
     output_tokens: OutputTokens = None,
+    lengths: Lengths = None,
+    slo: Slo = None,
     num_requests: NumRequests = None,
     accuracy_limit: AccuracyLimit = None,
     repeats: Repeats = None,
@@ -56,6 +62,7 @@ def run(
     options = {
         "model": model, "revision": revision, "engine": engine, "precision": precision, "tasks": task,
         "concurrency": concurrency, "input_tokens": input_tokens, "output_tokens": output_tokens,
+        "lengths": lengths, "objectives": read_objectives(slo),
         "num_requests": num_requests, "accuracy_limit": accuracy_limit, "repeats": repeats, "hardware": hardware,
         "seed": seed, "submitter": submitter,
     }  # fmt: skip

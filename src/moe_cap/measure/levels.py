@@ -18,7 +18,8 @@ from moe_cap.measure.lock_step import REQUESTS_PER_LEVEL, requests_for
 from moe_cap.measure.points import LevelResult
 from moe_cap.measure.power import PowerMeter
 from moe_cap.measure.progress import Progress
-from moe_cap.measure.prompts import Passages, build_requests
+from moe_cap.measure.prompts import Passages, build_dataset_requests, build_requests
+from moe_cap.metrics.latency import Slo
 from moe_cap.result import Load
 from moe_cap.submission import Arrivals, Submission
 
@@ -187,19 +188,29 @@ class Carrier:
         traces = trace_repeats(session, requests, passes, level.together, self.architecture, report)
         load = Load(
             **level.told(),
+            **self._shape(),
             batch_size=max((len(step.members) for step in passes[0].run.steps), default=None),
-            input_tokens=asked.input_tokens,
-            output_tokens=asked.output_tokens,
             num_requests=level.number,
-            prompts=f"{self.passages.description}, cut to {asked.input_tokens} tokens, seed {asked.seed}",
         )
         answers = [completion for timed in passes for completion in timed.run.completions if completion.error is None]
         degenerate = sum(is_degenerate(session.tokenizer.decode(answer.tokens)) for answer in answers)
-        return LevelResult(load, requests, tuple(passes), tuple(traces), degenerate)
+        slo = Slo(**asked.objectives.model_dump()) if asked.objectives else None
+        return LevelResult(load, requests, tuple(passes), tuple(traces), degenerate, slo)
+
+    def _shape(self) -> Mapping[str, Any]:
+        """What the result's `Load` says of the requests."""
+        asked, text = self.asked, self.passages
+        if asked.lengths == "dataset":
+            limits = f"prompts up to {asked.input_tokens}, answers up to {asked.output_tokens} tokens"
+            told = f"{text.description}, each as long as it is, {limits}, in random order, seed {asked.seed}"
+            return {"dataset": text.dataset, "prompts": told}
+        told = f"{text.description}, in random order, cut to {asked.input_tokens} tokens, seed {asked.seed}"
+        return {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "prompts": told}
 
     def _requests(self, name: str, number: int) -> tuple[Request, ...]:
         asked = self.asked
-        return build_requests(
+        build = build_dataset_requests if asked.lengths == "dataset" else build_requests
+        return build(
             self.passages,
             self.session.tokenizer,
             name=name,

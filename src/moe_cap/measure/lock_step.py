@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from moe_cap.errors import InvalidRunError
-from moe_cap.measure.engines.base import Completion, EngineRun, EngineStep, Member, Request
+from moe_cap.measure.engines.base import Completion, EngineRun, EngineStep, Member, Request, RoutingRows, Session
 from moe_cap.routing import StepKind
 
 Batch = Callable[[Sequence[Request]], EngineRun]
@@ -39,7 +39,20 @@ def check_same_shape(requests: Sequence[Request]) -> None:
         InvalidRunError: they differ in length, so that padding would be measured too.
     """
     if len({(len(request.prompt), request.output_tokens) for request in requests}) != 1:
-        raise InvalidRunError("the requests of a lock-step batch differ in length")
+        raise InvalidRunError(
+            "the requests of a lock-step batch differ in length: ask for fixed lengths, a server, or one at a time"
+        )
+
+
+def route_alike(
+    session: Session, requests: Sequence[Request], completions: Sequence[Completion]
+) -> tuple[RoutingRows, ...]:
+    """The routing pass of a lock-step engine over requests of any lengths: those of one shape together."""
+    answers = {completion.request_id: completion for completion in completions}
+    shapes: dict[tuple[int, int], list[Request]] = {}
+    for request in requests:
+        shapes.setdefault((len(request.prompt), request.output_tokens), []).append(request)
+    return tuple(rows for alike in shapes.values() for rows in session.route(alike, [answers[one.id] for one in alike]))
 
 
 def lock_step(run_batch: Batch, requests: Sequence[Request], concurrency: int) -> EngineRun:

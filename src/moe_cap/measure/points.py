@@ -15,7 +15,7 @@ from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
 from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities, unknown
 from moe_cap.metrics.cost import TokenRate
-from moe_cap.metrics.latency import RequestTiming
+from moe_cap.metrics.latency import RequestTiming, Slo
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import StoragePlan, stored_bytes
 from moe_cap.quantity import Quantity
@@ -35,6 +35,7 @@ class LevelResult:
 
     Attributes:
         degenerate: timed answers that are blank or one character over and over, of all repetitions.
+        slo: what goodput counts; None where nobody asked for any.
     """
 
     load: Load
@@ -42,6 +43,7 @@ class LevelResult:
     passes: tuple[TimedPass, ...]
     traces: tuple[Trace, ...]
     degenerate: int
+    slo: Slo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def build_point(level: LevelResult, system: System) -> Point:
         Repeat(tuple(map(_timing, (raw for raw in requests if raw.repeat == index))), repeat_steps)
         for index, repeat_steps in enumerate(steps)
     ]
-    quantities = measured_quantities(repeats, level.load.concurrency, account)
+    quantities = measured_quantities(repeats, level.load.concurrency, account, level.slo)
     quantities["routing_agreement"] = _agreement(level.traces)
     quantities |= _energy(level, system)
     quantities |= _costs(level, system, quantities)
@@ -245,7 +247,11 @@ def _by_batch_size(rows: Mapping[str, RoutingRows], requests: Sequence[Request])
 
 
 def _decode_ids(rows: Mapping[str, RoutingRows], requests: Sequence[Request]) -> NDArray[np.int16]:
-    """Ids of the decoded positions, [sequences, steps, layers, top_k], thinned to `STEPS_FOR_BATCH_CURVE` steps."""
-    stacked = np.stack([rows[request.id].experts[len(request.prompt) :] for request in requests if request.id in rows])
+    """Ids of the decoded positions, [sequences, steps, layers, top_k], thinned to `STEPS_FOR_BATCH_CURVE` steps.
+
+    Answers of different lengths are taken as far as the shortest goes.
+    """
+    decoded = [rows[request.id].experts[len(request.prompt) :] for request in requests if request.id in rows]
+    stacked = np.stack([ids[: min(map(len, decoded))] for ids in decoded])
     chosen = np.linspace(0, stacked.shape[1] - 1, min(stacked.shape[1], STEPS_FOR_BATCH_CURVE)).astype(int)
     return stacked[:, chosen]

@@ -1,4 +1,4 @@
-"""Prompts of an exact length that are text, not noise: random tokens skew the routing.
+"""Prompts that are text, not noise, because random tokens skew the routing: of an exact length, or as long as they are.
 
 The text is the solved problems of the submission's first task, or, where no task was asked for, the worked examples of
 BIG-Bench Hard (Suzgun et al., arXiv 2210.09261) that lm-eval ships.
@@ -7,9 +7,11 @@ BIG-Bench Hard (Suzgun et al., arXiv 2210.09261) that lm-eval ships.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import lm_eval.tasks
 import yaml
@@ -19,40 +21,52 @@ from moe_cap.measure.engines.base import Request, Tokenizer
 from moe_cap.measure.tasks import load_task
 
 EXAMPLES = Path(lm_eval.tasks.__file__).parent / "bbh" / "cot_fewshot"
+Item = TypeVar("Item")
 CHARACTERS_PER_TOKEN = 5
 """First guess of how much text a prompt needs; it is doubled until the tokens suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """Pieces of text that prompts are made of, and what they are, for the record."""
+    """Pieces of text that prompts are made of, and what they are, for the record.
+
+    Attributes:
+        problems: questions with their answers, where the text is made of such.
+        dataset: their name.
+    """
 
     texts: tuple[str, ...]
     description: str
+    problems: tuple[tuple[str, str], ...] = ()
+    dataset: str | None = None
+
+
+def _passages(problems: tuple[tuple[str, str], ...], dataset: str, description: str) -> Passages:
+    return Passages(tuple(question + answer for question, answer in problems), description, problems, dataset)
 
 
 def worked_examples() -> Passages:
     """Questions with their step-by-step answers, as people put them to models."""
-    texts = []
+    problems = []
     for path in sorted(EXAMPLES.glob("[a-z]*.yaml")):
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
         samples = body["fewshot_config"]["samples"]
-        texts += [f"Q: {sample['input']}\nA: Let's think step by step.\n{sample['target']}" for sample in samples]
-    return Passages(tuple(texts), "worked examples of BIG-Bench Hard, in random order")
+        problems += [(f"Q: {sample['input']}\nA: Let's think step by step.\n", sample["target"]) for sample in samples]
+    return _passages(tuple(problems), "bbh", "worked examples of BIG-Bench Hard")
 
 
 def solved_problems(task: str, data_dir: Path | None) -> Passages:
     """Every problem of a task with its answer."""
     loaded = load_task(task, data_dir=data_dir)
-    texts = tuple(_solved(loaded, document) for document in loaded.eval_docs)
-    return Passages(texts, f"problems of {task} with their answers, in random order")
+    problems = tuple(_solved(loaded, document) for document in loaded.eval_docs)
+    return _passages(problems, task, f"problems of {task} with their answers")
 
 
-def _solved(task: object, document: dict[str, object]) -> str:
+def _solved(task: object, document: dict[str, object]) -> tuple[str, str]:
     question = task.doc_to_text(document)  # type: ignore[attr-defined]  # lm_eval is untyped
     answer = task.doc_to_target(document)  # type: ignore[attr-defined]
     choices = task.doc_to_choice(document) if isinstance(answer, int) else None  # type: ignore[attr-defined]
-    return f"{question}{choices[answer] if choices else answer}"
+    return question, f"{choices[answer] if choices else answer}"
 
 
 def build_requests(
@@ -82,6 +96,43 @@ def build_requests(
     )
 
 
+def build_dataset_requests(
+    passages: Passages,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    number: int,
+    input_tokens: int,
+    output_tokens: int,
+    seed: int,
+) -> tuple[Request, ...]:
+    """Different requests as long as the problems are, with answers as long as theirs; some come twice if need be.
+
+    Args:
+        passages: whose problems they are.
+        tokenizer: of the model.
+        name: prefix of every request's id.
+        number: how many.
+        input_tokens: the longest prompt; longer problems are left out.
+        output_tokens: the longest answer; longer ones end there. The shortest has two tokens, for a time per token.
+        seed: decides their order, with the name.
+
+    Raises:
+        InvalidRunError: no problem is as short.
+    """
+    fitting = []
+    for question, answer in passages.problems:
+        prompt = tokenizer.encode(question)
+        if 0 < len(prompt) <= input_tokens:
+            told = len(tokenizer.encode(answer, special_tokens=False))
+            fitting.append((tuple(prompt), max(2, min(told, output_tokens))))
+    if not fitting:
+        raise InvalidRunError(f"no problem of {passages.dataset} has {input_tokens} tokens or fewer: allow longer ones")
+    rng = random.Random(f"{seed}/{name}")  # noqa: S311 reproducible prompts, no secret
+    drawn = islice(_endless(fitting, rng), number)
+    return tuple(Request(f"{name}-{index}", prompt, length) for index, (prompt, length) in enumerate(drawn))
+
+
 def _prompt(first: str, passages: Passages, tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
     """Passages in random order, from some line of `first` on, so that requests begin differently."""
     lines = first.split("\n")
@@ -97,6 +148,6 @@ def _prompt(first: str, passages: Passages, tokenizer: Tokenizer, length: int, r
         enough *= 2
 
 
-def _endless(texts: tuple[str, ...], rng: random.Random) -> Iterator[str]:
+def _endless(items: Sequence[Item], rng: random.Random) -> Iterator[Item]:
     while True:
-        yield from rng.sample(texts, len(texts))
+        yield from rng.sample(items, len(items))

@@ -16,7 +16,16 @@ from moe_cap.metrics.bytes_and_flops import (
     step_flops_all_experts,
     step_flops_paper,
 )
-from moe_cap.metrics.latency import RequestTiming, confidence_interval_95, measurement_window, summary, throughput
+from moe_cap.metrics.latency import (
+    RequestTiming,
+    Slo,
+    Window,
+    confidence_interval_95,
+    goodput_requests_per_s,
+    measurement_window,
+    summary,
+    throughput,
+)
 from moe_cap.metrics.parallelism import SINGLE_DEVICE, Parallelism
 from moe_cap.metrics.utilisation import timed_seconds, utilisation
 from moe_cap.precision import StoragePlan
@@ -52,7 +61,9 @@ class Account:
     no_offload_reason: str = "the engine does not tell whether weights are offloaded"
 
 
-def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, account: Account) -> Values:
+def measured_quantities(
+    repeats: Sequence[Repeat], concurrency: int | None, account: Account, slo: Slo | None = None
+) -> Values:
     """Every latency, rate and utilisation of a level, with the interval over its repeats.
 
     Latencies are taken over the requests of all repeats that were sent in the windows, utilisations are ratios of sums
@@ -62,8 +73,8 @@ def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, acco
         tuple(timing for repeat in repeats for timing in repeat.timings),
         tuple(step for repeat in repeats for step in repeat.steps),
     )
-    single = [_of_repeat(repeat, concurrency, account) for repeat in repeats]
-    rates = {name: _mean([values[name] for values in single]) for name in _rates(repeats[0], concurrency)}
+    single = [_of_repeat(repeat, concurrency, account, slo) for repeat in repeats]
+    rates = {name: _mean([values[name] for values in single]) for name in _rates(repeats[0], concurrency, slo)}
     sent = [timing for repeat in repeats for timing in sent_in_window(repeat.timings, concurrency)]
     together = {
         **latencies(sent, len(pooled.timings)),
@@ -76,9 +87,10 @@ def measured_quantities(repeats: Sequence[Repeat], concurrency: int | None, acco
     }
 
 
-def _of_repeat(repeat: Repeat, concurrency: int | None, account: Account) -> Values:
+def _of_repeat(repeat: Repeat, concurrency: int | None, account: Account, slo: Slo | None) -> Values:
     sent = sent_in_window(repeat.timings, concurrency)
-    return {**latencies(sent, len(repeat.timings)), **_rates(repeat, concurrency), **of_steps(repeat.steps, account)}
+    rates = _rates(repeat, concurrency, slo)
+    return {**latencies(sent, len(repeat.timings)), **rates, **of_steps(repeat.steps, account)}
 
 
 def _mean(quantities: Sequence[Quantity]) -> Quantity:
@@ -147,7 +159,7 @@ def _why_no(key: str, none_at_all: bool) -> str:
     return "no request completed with enough tokens" if none_at_all else "a single value has no spread"
 
 
-def _rates(repeat: Repeat, concurrency: int | None) -> Values:
+def _rates(repeat: Repeat, concurrency: int | None, slo: Slo | None) -> Values:
     window = measurement_window(repeat.timings, concurrency)
     rate = throughput(repeat.timings, window)
     note = f"{window.kind.value} window of {window.length_s:.3g} s"
@@ -155,11 +167,19 @@ def _rates(repeat: Repeat, concurrency: int | None) -> Values:
         "output_tokens_per_s": known("output_tokens_per_s", rate.output_tokens_per_s, note=note),
         "total_tokens_per_s": known("total_tokens_per_s", rate.total_tokens_per_s, note=note),
         "requests_per_s": known("requests_per_s", rate.requests_per_s, note=note),
+        "goodput_requests_per_s": _goodput(repeat, window, slo),
         **{
             f"{kind.value}_tokens_per_s": _step_rate(f"{kind.value}_tokens_per_s", _of_kind(repeat.steps, kind))
             for kind in (StepKind.PREFILL, StepKind.DECODE)
         },
     }
+
+
+def _goodput(repeat: Repeat, window: Window, slo: Slo | None) -> Quantity:
+    name = "goodput_requests_per_s"
+    if slo is None:
+        return unknown(name, "the submission sets no service level objectives")
+    return known(name, goodput_requests_per_s(repeat.timings, slo, window), note=str(slo))
 
 
 def _step_rate(name: str, steps: Sequence[Step]) -> Quantity:
@@ -174,7 +194,6 @@ def _run(pooled: Repeat, account: Account) -> Values:
     return {
         "failed_requests": known("failed_requests", failed),
         "mixed_steps": known("mixed_steps", mixed),
-        "goodput_requests_per_s": unknown("goodput_requests_per_s", "the submission sets no service level objectives"),
         "offload_bytes_per_step": unknown("offload_bytes_per_step", account.no_offload_reason),
     }
 

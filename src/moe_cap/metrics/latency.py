@@ -229,6 +229,10 @@ class Slo:
     tpot_s: float | None = None
     e2e_s: float | None = None
 
+    def __str__(self) -> str:
+        limits = (("TTFT", self.ttft_s), ("TPOT", self.tpot_s), ("whole answer", self.e2e_s))
+        return ", ".join(f"{name} at most {limit:g} s" for name, limit in limits if limit is not None)
+
     def is_met_by(self, timing: RequestTiming) -> bool:
         """Whether a request completed within every limit; a one-token answer has no time per token to exceed one."""
         if timing.error is not None or timing.ttft_s is None:

@@ -59,7 +59,7 @@ def show_submission(body: Mapping[str, object]) -> tuple[str, str]:
     except SubmissionError as error:
         return str(body.get("model", "unreadable submission")), str(error)
     levels = ", ".join(map(str, asked.concurrency))
-    lengths = f"{asked.input_tokens}→{asked.output_tokens}"
+    lengths = asked.shape if asked.lengths else f"{asked.input_tokens}→{asked.output_tokens}"
     return asked.model, " · ".join((asked.engine, asked.precision, *asked.tasks, f"{levels} in flight", lengths))
 
 

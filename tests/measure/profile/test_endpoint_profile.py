@@ -117,6 +117,28 @@ def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_pat
     assert [request.intended_s - first for request in point.requests] == pytest.approx([0, 0.05, 0.2])
 
 
+def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile: Profile) -> None:
+    arguments = ("--api-url", serve(QUICK).url, "--model", words, "--dataset", "cap_choice", "--num-requests", "12")
+    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "tpot_s=0.001")
+    (result,) = profile.results()
+    (point,) = result.points
+    assert (point.load.dataset, point.load.input_tokens) == ("cap_choice", None)
+    assert "each as long as it is" in str(point.load.prompts)
+    assert {request.output_tokens for request in point.requests} == {2}
+    assert point.quantities["goodput_requests_per_s"].value == 0
+    assert point.quantities["requests_per_s"].value > 0
+    assert "goodput [1/s]" in out
+    assert "--slo ttft_s=30 --slo tpot_s=0.001" in result.reproduce
+    assert "--input-tokens" not in result.reproduce
+
+
+def test_an_objective_that_is_none_is_refused(words: str, profile: Profile) -> None:
+    arguments = ("--api-url", "http://127.0.0.1:9/v1", "--model", words, *SHAPE)
+    assert "ttft=SECONDS" in profile.fails(*arguments, "--slo", "fast", code=2)
+    assert "objectives" in profile.fails(*arguments, "--slo", "ttft=-1", code=2)
+    assert "objectives" in profile.fails(*arguments, "--slo", "speed=1", code=2)
+
+
 def test_an_engine_in_this_process_has_no_open_loop(profile: Profile, tiny_folder: Path) -> None:
     arguments = ("--engine", "fake", "--model", str(tiny_folder), *SHAPE, "--arrivals", "constant", "--rate", "5")
     assert "no clock to send by" in profile.fails(*arguments, code=2)

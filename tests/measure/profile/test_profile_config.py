@@ -69,7 +69,9 @@ def test_every_sample_configuration_makes_a_cell() -> None:
         body = read_config(path)
         (cell,) = expand(parse_profile(body), HERE, "bf16", "r1")
         assert cell.submission.model == body["model_id"]
-        assert cell.submission.input_tokens == body.get("target_input_tokens", 128)
+        own = "target_input_tokens" not in body
+        assert cell.submission.lengths == ("dataset" if own else None)
+        assert own or cell.submission.input_tokens == body["target_input_tokens"]
         assert bool(cell.submission.tasks) == bool(body["metrics"])
 
 

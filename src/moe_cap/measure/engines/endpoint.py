@@ -43,6 +43,7 @@ from moe_cap.measure.load import (
     Target,
     run_load,
 )
+from moe_cap.measure.lock_step import route_alike
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, storage_of
 from moe_cap.result import EngineRecord
@@ -291,7 +292,7 @@ class EndpointSession:
         if self._replayer is None:
             transformers = load_engine("transformers")
             self._replayer = transformers.start(transformers.launch_spec(self._spec.files, REPLAY_PRECISION), self._log)
-        return self._replayer.route(requests, completions)
+        return route_alike(self._replayer, requests, completions)
 
     def score(self, continuations: Sequence[Continuation]) -> list[Score]:
         """By echoed log-probabilities, several at once."""

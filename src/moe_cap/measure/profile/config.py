@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from moe_cap.errors import ProfileError, UnknownDatasetError
 from moe_cap.measure.load.schedule import PRESETS, Lengths
 from moe_cap.offerings import TASKS
-from moe_cap.submission import Arrivals
+from moe_cap.submission import Arrivals, Objectives
 
 DATASETS: dict[str, str | None] = {**{name: name for name in TASKS}, "longbench_v2": None, "arena-hard": None}
 """Data that configurations name, and the accuracy task of the same problems; None where there is none here."""
@@ -53,7 +53,9 @@ class ProfileConfig(BaseModel):
         fixed_length_mode: lengths are given; nothing is scored.
         target_input_tokens, target_output_tokens: lengths of every request, in tokens; each with each.
         num_samples: requests of a load in fixed-length mode, else problems that are scored.
-        presets: pairs of lengths, `4k-1k`, beside the lengths above.
+        presets: pairs of lengths, `4k-1k`, beside the lengths above. Without any length the first dataset's own are
+            taken, as MoE-CAP does.
+        objectives: what goodput counts: `{ttft_s: 0.5, tpot_s: 0.05}`.
         engine_args: the engine's own arguments; `{name}` stands for a value of `sweep`.
         sweep: values by name. A value that is an argument of its own may be several words, or none.
         rates_per_s: open loop, requests per second; needs `arrivals`.
@@ -76,6 +78,7 @@ class ProfileConfig(BaseModel):
     sweep: dict[str, Texts] = {}
     presets: Texts = ()
     concurrency: Counts = ()
+    objectives: Objectives | None = None
     arrivals: Literal["constant", "poisson", "gamma", "trace"] | None = None
     rates_per_s: Rates = ()
     burstiness: float = 1.0
@@ -103,7 +106,7 @@ class ProfileConfig(BaseModel):
 
     @property
     def lengths(self) -> tuple[Lengths | None, ...]:
-        """Every pair of lengths; (None,) leaves them to the submission."""
+        """Every pair of lengths; (None,) where none is given."""
         named = [PRESETS[name.replace("-", "/")] for name in self.presets]
         crossed = [Lengths(*pair) for pair in product(self.target_input_tokens, self.target_output_tokens)]
         return (*named, *crossed) or (None,)

@@ -24,6 +24,8 @@ from moe_cap.submission import Arrivals, Submission, parse_submission
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 OURS = frozenset({"--host", "--port", "-m", "--model", "--model-path", "--served-model-name", "--alias"})
 """Arguments that say where the server is and what it serves: the profile says that itself."""
+LONGEST = {"input_tokens": 16_384, "output_tokens": 4_096}
+"""Of a dataset's own requests."""
 SECRET = re.compile(r"^--(?:admin-)?api-key(?:-file)?(?:=|$)")
 
 
@@ -46,8 +48,8 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell's folder: readable, and no two alike."""
-        asked = self.submission
-        return f"{asked.precision}-{asked.input_tokens}in-{asked.output_tokens}out-{self.fingerprint}"
+        shape = self.submission.shape.replace(", ", "-").replace(" ", "")
+        return f"{self.submission.precision}-{shape}-{self.fingerprint}"
 
 
 def expand(config: ProfileConfig, place: Place, precision: str, revision: str) -> tuple[Cell, ...]:
@@ -90,6 +92,7 @@ def _submission(
         "num_requests": config.num_requests,
         "accuracy_limit": config.accuracy_limit,
         "arrivals": arrivals,
+        "objectives": config.objectives,
     }
     samples = "accuracy_limit" if config.tasks else "num_requests"
     if asked[samples] is None:
@@ -98,6 +101,8 @@ def _submission(
         asked["num_requests"] = None
     if lengths is not None:
         asked |= {"input_tokens": lengths.input_tokens, "output_tokens": lengths.output_tokens}
+    elif config.prompts_from is not None:
+        asked |= {"lengths": "dataset", **LONGEST}
     return parse_submission(asked)
 
 
@@ -159,7 +164,10 @@ def reproduce(cell: Cell, place: Place, num_devices: int | None) -> str:
     asked = cell.submission
     options: list[tuple[str, object]] = [("--model", asked.model), ("--revision", asked.revision), *place.options()]
     options += [("--precision", asked.precision)]
-    options += [("--input-tokens", asked.input_tokens), ("--output-tokens", asked.output_tokens)]
+    if asked.lengths is None:
+        options += [("--input-tokens", asked.input_tokens), ("--output-tokens", asked.output_tokens)]
+    if asked.objectives is not None:
+        options += [("--slo", f"{name}={limit:g}") for name, limit in asked.objectives if limit is not None]
     if asked.arrivals is None:
         options.append(("--concurrency", ",".join(map(str, asked.concurrency))))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -31,6 +32,7 @@ SHOWN = (
     Shown("TTFT p50 [ms]", "ttft_s_p50", 1e3),
     Shown("TPOT p50 [ms]", "tpot_s_p50", 1e3),
     Shown("TPOT p99 [ms]", "tpot_s_p99", 1e3),
+    Shown("goodput [1/s]", "goodput_requests_per_s"),
     Shown("S-MBU decode [%]", "decode_s_mbu", 100.0),
     Shown("experts/layer", "decode_activated_experts"),
     Shown("power [W]", "power_w"),
@@ -67,28 +69,35 @@ def write_table(outcomes: Sequence[Outcome], output: Path) -> Path:
     return path
 
 
+def _shown(outcomes: Sequence[Outcome]) -> list[Shown]:
+    """The columns; goodput where somebody set objectives."""
+    asked = any(outcome.cell.submission.objectives for outcome in outcomes)
+    return [shown for shown in SHOWN if asked or shown.quantity != "goodput_requests_per_s"]
+
+
 def headings(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     """Of the printed table."""
     swept = dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept)
     scored = ["accuracy [%]"] if any(result.accuracy for _, result, _ in points(outcomes)) else []
-    return ("precision", *swept, "in [tok]", "out [tok]", "load", *(shown.title for shown in SHOWN), *scored)
+    return ("precision", *swept, "in [tok]", "out [tok]", "load", *(shown.title for shown in _shown(outcomes)), *scored)
 
 
 def printed_rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
     """A row per load, in the order of the cells."""
     swept = list(dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept))
     scored = any(result.accuracy for _, result, _ in points(outcomes))
+    shown = _shown(outcomes)
     rows: list[tuple[object, ...]] = []
     for outcome, result, point in points(outcomes):
-        values = [point.quantities[shown.quantity].value for shown in SHOWN if shown.quantity in point.quantities]
-        figures = [None if value is None else value * shown.scale for value, shown in zip(values, SHOWN, strict=True)]
+        values = [(point.quantities[each.quantity].value, each.scale) for each in shown]
+        figures = [None if value is None else value * scale for value, scale in values]
         score = accuracy_of(result, point)
         rows.append(
             (
                 result.precision,
                 *(outcome.cell.swept.get(name, "") for name in swept),
-                point.load.input_tokens,
-                point.load.output_tokens,
+                round(fmean(request.input_tokens for request in point.requests)),
+                round(fmean(request.output_tokens for request in point.requests)),
                 load_text(point),
                 *figures,
                 *([None if score is None else 100 * score.value] if scored else []),
@@ -109,4 +118,4 @@ def label(outcome: Outcome) -> str:
     """A cell in the legend of a plot."""
     asked = outcome.cell.submission
     swept = "".join(f", {name} {value or 'none'}" for name, value in outcome.cell.swept.items())
-    return f"{asked.precision}, {asked.input_tokens} in, {asked.output_tokens} out{swept}"
+    return f"{asked.precision}, {asked.shape}{swept}"

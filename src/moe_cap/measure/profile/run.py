@@ -21,7 +21,7 @@ from moe_cap.measure.profile.config import DATASETS, ProfileConfig
 from moe_cap.measure.profile.grid import Cell, expand, reproduce
 from moe_cap.measure.profile.system import Place, refuse_dense
 from moe_cap.measure.progress import Progress, Tell
-from moe_cap.precision import parse_quantization
+from moe_cap.precision import read_quantization
 from moe_cap.result import Result, parse_result
 from moe_cap.settings import Settings
 from moe_cap.submission import parse_submission
@@ -125,7 +125,7 @@ def prepare(
     asked = parse_submission({"model": config.model_id, "revision": config.revision, "precision": precision[0]})
     refuse_dense(find_description(asked, settings.model_token))  # before any weights are fetched
     files = place.find_files(asked, settings.model_token)
-    cells = expand(config, place, parse_quantization(files.config).name, files.revision)
+    cells = expand(config, place, read_quantization(files.folder, files.config).name, files.revision)
     output.mkdir(parents=True, exist_ok=True)
     return Profile(config, place, files, cells, output, settings, environ)
 
