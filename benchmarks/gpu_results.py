@@ -32,11 +32,12 @@ ROOM = 1.15
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One model of the plan; sizes in bf16."""
+    """One model of the plan, as its config.json says that it is stored."""
 
     name: str
     config: dict[str, Any]
     parameters: int
+    precision: str
     weights_bytes: float
 
 
@@ -49,8 +50,9 @@ def read_shapes(folder: Path, only: Sequence[str]) -> list[Shape]:
     for path in folder.glob("*.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         architecture = parse_config(config)
-        stored = stored_bytes(architecture, parse_quantization(config))
-        shapes.append(Shape(path.stem, config, architecture.parameters().total, stored))
+        storage = parse_quantization(config)
+        stored = stored_bytes(architecture, storage)
+        shapes.append(Shape(path.stem, config, architecture.parameters().total, storage.name, stored))
     known = {shape.name for shape in shapes}
     if strange := [name for name in only if name not in known]:
         raise SystemExit(f"no shape {strange[0]}; there are: {', '.join(sorted(known))}")
@@ -89,7 +91,7 @@ def command(shape: Shape, folder: Path, asked: argparse.Namespace) -> list[str]:
     """The arguments of `moe-cap` that measure one shape."""
     lengths = ("--input-tokens", str(asked.input_tokens), "--output-tokens", str(asked.output_tokens))
     return [
-        "profile", "--engine", asked.engine, "--model", str(folder), "--precision", "bf16",
+        "profile", "--engine", asked.engine, "--model", str(folder), "--precision", shape.precision,
         "--concurrency", asked.batches, *lengths, "--repeats", str(asked.repeats),
         "--output-dir", str(asked.output / shape.name), "--publish",
     ]  # fmt: skip
@@ -98,7 +100,8 @@ def command(shape: Shape, folder: Path, asked: argparse.Namespace) -> list[str]:
 def plan(shapes: Sequence[Shape], asked: argparse.Namespace) -> Iterator[str]:
     """What would run, a line each."""
     for shape in shapes:
-        yield f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {shape.weights_bytes / 1e9:.1f} GB in bf16"
+        stored = f"{shape.weights_bytes / 1e9:.1f} GB in {shape.precision}"
+        yield f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {stored}"
         yield "  moe-cap " + " ".join(command(shape, asked.scratch / shape.name, asked))
     yield f"results go to {os.environ.get('RESULTS_REPO') or os.environ.get('MOE_CAP_RESULTS') or 'eval-results'}"
 

@@ -23,6 +23,7 @@ class EngineOffer:
         libraries: packages that a worker must have installed to run it.
         offloads: whether it keeps weights outside the device's memory, so that a model may be larger than that.
         environment: of a server that has one of its own: its folder below `settings.read_engines_folder`.
+        as_stored: of the precisions, those that it takes only from a checkpoint stored so; it packs nothing itself.
     """
 
     name: str
@@ -35,7 +36,11 @@ class EngineOffer:
     libraries: tuple[str, ...] = ()
     offloads: bool = False
     environment: str | None = None
+    as_stored: tuple[str, ...] = ()
 
+
+QUANTISED = ("fp8", "int8", "int4", "mxfp4", "nvfp4")
+"""What checkpoints that are published for servers are stored in."""
 
 ENGINES: dict[str, EngineOffer] = {
     offer.name: offer
@@ -72,10 +77,10 @@ ENGINES: dict[str, EngineOffer] = {
         ),
         EngineOffer(
             "vllm", "vLLM", "moe_cap.measure.engines.vllm",
-            ("fp32", "bf16"),
+            ("fp32", "bf16", *QUANTISED),
             "Recorded by vLLM itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against its stock server in a process of its own.",
-            environment="vllm",
+            environment="vllm", as_stored=QUANTISED,
         ),
         EngineOffer(
             "transformers-serve", "Transformers, served", "moe_cap.measure.engines.transformers_serve",
@@ -101,10 +106,10 @@ ENGINES: dict[str, EngineOffer] = {
         ),
         EngineOffer(
             "sglang", "SGLang", "moe_cap.measure.engines.sglang",
-            ("fp32", "bf16"),
+            ("fp32", "bf16", *QUANTISED),
             "Returned by SGLang itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against its stock server in a process of its own.",
-            environment="sglang",
+            environment="sglang", as_stored=QUANTISED,
         ),
         EngineOffer(
             "tensorrt-llm", "TensorRT-LLM", "moe_cap.measure.engines.tensorrt_llm",

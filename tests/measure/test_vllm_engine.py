@@ -16,7 +16,8 @@ from moe_cap.errors import InvalidRunError, ServerError, SubmissionError
 from moe_cap.measure.engines.base import Completion, Request
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
-from moe_cap.measure.engines.vllm import ENGINE, RecordingWorker, ReturnedExperts, parse_log
+from moe_cap.measure.engines.vllm import ENGINE, RecordingWorker, ReturnedExperts
+from moe_cap.measure.engines.vllm_log import batched_tokens, parse_log, quantisation_of
 from moe_cap.measure.engines.vllm_routing import experts_of, parse_returned_experts, parse_trace
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.routing import check_routing
@@ -56,8 +57,35 @@ def test_only_the_routing_pass_has_something_added() -> None:
 
 def test_a_precision_that_vllm_does_not_offer_is_refused_at_its_field() -> None:
     with pytest.raises(SubmissionError) as refused:
-        ENGINE.launch_spec(FILES, "int4")
+        ENGINE.launch_spec(FILES, "int3")
     assert refused.value.field == "precision"
+
+
+def test_what_one_pass_takes_is_told_and_never_assumed() -> None:
+    told = parse_log("INFO [scheduler.py:309] Chunked prefill is enabled with max_num_batched_tokens=4096.\n")
+    assert batched_tokens(told) == 4096
+    assert batched_tokens({"enable_chunked_prefill": False}) == float("inf"), "no prompt is ever cut"
+    assert batched_tokens({"enable_chunked_prefill": True}) is None
+
+
+KERNELS = {
+    "Using 'MARLIN' Mxfp4 MoE backend.": ("MARLIN Mxfp4", True, True),
+    "Using 'FLASHINFER_TRTLLM_MXFP4_MXFP8' Mxfp4 MoE backend.": ("FLASHINFER_TRTLLM_MXFP4_MXFP8 Mxfp4", True, False),
+    "Using 'EMULATION' Mxfp4 MoE backend.": ("EMULATION Mxfp4", False, False),
+    "Using DEEPGEMM Fp8 MoE backend out of potential backends: ['DEEPGEMM'].": ("DEEPGEMM Fp8", True, False),
+    "Using CPU Fp8 MoE backend out of potential backends: ['CPU'].": ("CPU Fp8", True, True),
+    "Loading weights took 3 seconds": (None, False, False),
+}
+"""Lines of vLLM 0.32 (layers/fused_moe/oracle), the kernel, whether it reads packed weights and unpacks to compute."""
+
+
+@pytest.mark.parametrize("line", KERNELS)
+def test_kernels_say_whether_the_weights_stay_packed(line: str) -> None:
+    backend, packed, weight_only = KERNELS[line]
+    told = parse_log(f"(Worker pid=1) INFO [mxfp4.py:540] {line}\n") | {"quantization": "mxfp4"}
+    assert told.get("moe_backend") == backend
+    assert (quantisation_of(told) is not None) == packed
+    assert ("weight_only_kernels" in told) == weight_only
 
 
 def test_effective_settings_are_read_from_the_log() -> None:

@@ -170,7 +170,12 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         environment={**environment, "accuracy_batch_size": ACCURACY_BATCH},
         reproduce=job.reproduce or reproduce_command(asked, subject.files.revision),
         assumptions=assumptions(),
-        warnings=(*job.warnings, *_warnings(system, busy, environment), *_odd(subject, found.levels)),
+        warnings=(
+            *job.warnings,
+            *_warnings(system, busy, environment),
+            *_unpacked(subject, found.engine),
+            *_odd(subject, found.levels),
+        ),
     )
 
 
@@ -255,6 +260,16 @@ def _warnings(system: System, busy: float, environment: Mapping[str, JsonValue])
             f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"
         )
     return tuple(found)
+
+
+def _unpacked(subject: Subject, engine: EngineRecord) -> Iterator[str]:
+    """A quantised checkpoint whose engine does not tell that its kernels read it packed."""
+    stored = read_quantization(subject.files.folder, subject.files.config)
+    if stored.rules and engine.quantisation is None:
+        yield (
+            f"the engine does not tell that its kernels read the {stored.name} weights as they are stored: where it"
+            " unpacks them, more bytes are read than are counted"
+        )
 
 
 def _odd(subject: Subject, levels: tuple[LevelResult, ...]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from moe_cap.measure.model_files import RANDOM_WEIGHTS
+from moe_cap.measure.random_mxfp4 import draw_packed, is_packed, packed_tensors
 
 SHARD_BYTES = 4_000_000_000
 SCALE = re.compile(r"norm\w*\.weight$")
@@ -27,7 +28,7 @@ SCALE = re.compile(r"norm\w*\.weight$")
 def write_random_model(
     config: Mapping[str, Any], tokenizer: Path, folder: Path, *, seed: int = 0, device: str = "cpu"
 ) -> Path:
-    """Write a checkpoint in bf16.
+    """Write a checkpoint in bf16, with its experts in mxfp4 where the configuration says so.
 
     Args:
         config: a config.json's values. The seed is added under `RANDOM_WEIGHTS`, by which results are marked.
@@ -36,6 +37,7 @@ def write_random_model(
         seed: of all weights.
         device: where they are drawn.
     """
+    packed = is_packed(config)
     folder.mkdir(parents=True, exist_ok=True)
     marked = {**config, RANDOM_WEIGHTS: seed}
     (folder / "config.json").write_text(json.dumps(marked, indent=1), encoding="utf-8")
@@ -43,7 +45,8 @@ def write_random_model(
     generator = torch.Generator(device).manual_seed(seed)
     width = float(config.get("initializer_range", 0.02))
     places: dict[str, str] = {}
-    for number, shard in enumerate(_shards(_meta_tensors(folder)), start=1):
+    tensors = _meta_tensors(folder)
+    for number, shard in enumerate(_shards(packed_tensors(tensors) if packed else tensors), start=1):
         name = f"model-{number:05}.safetensors"
         drawn = {key: _draw(key, meta, width, generator) for key, meta in shard.items()}
         save_file(drawn, folder / name, metadata={"format": "pt"})
@@ -75,9 +78,11 @@ def _shards(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Ten
 
 
 def _draw(name: str, meta: torch.Tensor, width: float, generator: torch.Generator) -> torch.Tensor:
-    """Normal matrices, norms of one, everything else (biases, corrections) zero."""
+    """Normal matrices, packed ones, norms of one, everything else (biases, corrections) zero."""
     empty = torch.empty(meta.shape, dtype=meta.dtype, device=generator.device)
-    if SCALE.search(name):
+    if meta.dtype == torch.uint8:
+        drawn = draw_packed(name, empty, width, generator)
+    elif SCALE.search(name):
         drawn = empty.fill_(1.0)
     elif meta.ndim >= 2 and meta.is_floating_point() and not name.endswith("bias"):
         drawn = empty.normal_(0.0, width, generator=generator)

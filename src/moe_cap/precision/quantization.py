@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,11 @@ def read_quantization(folder: Path, config: Mapping[str, Any]) -> StoragePlan:
     return parse_quantization(config)
 
 
-def refuse_conversion(stored: StoragePlan, precision: str, model: str) -> None:
-    """Refuse to call a quantised checkpoint by another precision: no engine unpacks it, so its bytes would be wrong.
+def refuse_conversion(stored: StoragePlan, precision: str, model: str, as_stored: Collection[str] = ()) -> None:
+    """Refuse to call a checkpoint by a precision that it would not run in, because its bytes would be wrong.
 
-    A plain checkpoint can be asked for in any precision that an engine offers.
+    No engine unpacks a quantised checkpoint. A plain one can be asked for in any precision that an engine offers, save
+    those that the engine takes `as_stored` only.
 
     Raises:
         SubmissionError: at the field `precision`.
@@ -119,5 +120,11 @@ def refuse_conversion(stored: StoragePlan, precision: str, model: str) -> None:
         raise SubmissionError(
             f"{model} is stored in {stored.name} and would run so: it cannot be measured as {precision};"
             f" take its {precision} checkpoint, or an engine that offers {stored.name}",
+            field="precision",
+        )
+    if not stored.rules and precision in as_stored:
+        raise SubmissionError(
+            f"{model} is stored in {stored.name}, and this engine packs nothing: take a checkpoint of it that is stored"
+            f" in {precision}, or ask for bf16",
             field="precision",
         )

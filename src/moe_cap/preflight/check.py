@@ -178,7 +178,8 @@ def _storage(submission: Submission, model: FoundModel, arch: Architecture) -> S
         InvalidInputError: no such precision, a scheme that is not understood, or another one than was asked for.
     """
     stored = parse_quantization(model.config) if model.folder is None else read_quantization(model.folder, model.config)
-    refuse_conversion(stored, submission.precision, submission.model)
+    offer = ENGINES.get(submission.engine)
+    refuse_conversion(stored, submission.precision, submission.model, offer.as_stored if offer else ())
     return stored if stored.rules else storage_of(arch, submission.precision)
 
 

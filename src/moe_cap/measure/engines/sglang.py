@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,15 +24,16 @@ from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
 from moe_cap.measure.engines.base import Completion, LaunchSpec, Request, RoutingRows
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
-from moe_cap.measure.engines.launched import ServerEngine, ServerSession, cast_bytes, package_version
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, Server
+from moe_cap.measure.engines.stored_weights import DTYPES, check_method, effective_plan, held_bytes, launch_dtype
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.precision import StoragePlan
 from moe_cap.result import EngineRecord
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 PRECISIONS = {name: precision for precision, name in DTYPES.items()}
-BYTES = {"bf16": 2, "fp32": 4}
+LOADED = re.compile(r"Load weight end\..*?quant=(?P<method>[\w-]+)")
 ROUTED_AT_ONCE = 8
 
 
@@ -87,6 +89,15 @@ def parse_predicted(answer: Mapping[str, Any], output_tokens: int) -> tuple[int,
     return told
 
 
+def loaded_method(said: str) -> str | None:
+    """What the log calls the quantisation of the weights that were loaded; None for plain ones.
+
+    Source: sglang/srt/model_executor/model_runner.py, `Load weight end` (0.5.23).
+    """
+    loaded = LOADED.search(said)
+    return None if loaded is None else loaded["method"]
+
+
 class SglangEngine(ServerEngine):
     """The engine as a description; see `moe_cap.measure.engines.base.Engine`."""
 
@@ -102,7 +113,7 @@ class SglangEngine(ServerEngine):
         argv = (
             f"{HOME}/bin/python", "-m", "sglang.launch_server",
             "--model-path", str(files.folder), "--served-model-name", files.name,
-            "--host", "127.0.0.1", "--port", PORT, "--dtype", DTYPES[precision],
+            "--host", "127.0.0.1", "--port", PORT, "--dtype", launch_dtype(self.name, files, precision),
             "--disable-radix-cache", "--sampling-defaults", "openai",
         )  # fmt: skip
         return LaunchSpec(files=files, precision=precision, argv=argv, ready_url=f"http://127.0.0.1:{PORT}/health")
@@ -126,6 +137,8 @@ class SglangSession(ServerSession):
     ) -> None:
         super().__init__(engine, endpoint, spec, server, attachment)
         self._routing_spec = engine.routing_spec(spec)
+        method = loaded_method(server.said()) or self._about.arguments.get("quantization")
+        check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))
 
     def describe(self) -> EngineRecord:
         """By /get_server_info of the timed server."""
@@ -144,9 +157,13 @@ class SglangSession(ServerSession):
             }
         )
 
+    def storage(self, architecture: Architecture) -> StoragePlan:
+        """As asked or as stored, with the cache that the server said; it does not say which kernels unpack."""
+        return effective_plan(super().storage(architecture), self.describe(), weight_only=False)
+
     def weights_bytes(self) -> float:
-        """Every value of the checkpoint in the number format that was asked for."""
-        return cast_bytes(self._spec.files, BYTES[self._spec.precision])
+        """Every value of the checkpoint as asked or as stored."""
+        return held_bytes(self._spec.files, self._spec.precision)
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same tokens through SGLang itself, recorded."""

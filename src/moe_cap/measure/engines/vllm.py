@@ -7,74 +7,30 @@ down on a processor, where vLLM refuses that flag. The same tokens then go throu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import JsonValue
-
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.measure.engines import inside
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import Completion, EngineRun, LaunchSpec, Request, RoutingRows
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
-from moe_cap.measure.engines.launched import ServerEngine, ServerSession, cast_bytes, package_version
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
+from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype
 from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
+from moe_cap.measure.engines.vllm_log import PRECISIONS, batched_tokens, parse_log, quantisation_of
 from moe_cap.measure.engines.vllm_routing import Ids, experts_of, parse_returned_experts, parse_trace
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.precision import StoragePlan
 from moe_cap.result import EngineRecord
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-PRECISIONS = {f"torch.{name}": precision for precision, name in DTYPES.items()}
-BYTES = {"bf16": 2, "fp32": 4}
-CONFIG = re.compile(r"Initializing a V1 LLM engine \(v(?P<version>[^)]+)\) with config: (?P<config>.*)")
-SETTINGS = (
-    "dtype", "max_seq_len", "load_format", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
-    "disable_custom_all_reduce", "quantization", "enforce_eager", "kv_cache_dtype", "device_config", "seed",
-    "enable_prefix_caching", "enable_chunked_prefill", "speculative_config",
-)  # fmt: skip
-"""What of the engine's configuration decides a result and has a plain value."""
-ARGUMENTS = re.compile(r"non-default args: (?P<arguments>\{.*\})")
-KV_TOKENS = re.compile(r"KV cache size: (?P<tokens>[\d,]+) tokens")
-MOE_BACKEND = re.compile(r"Using (?P<backend>\S+ (?:Unquantized )?MoE backend|\S+ MoE backend)")
-BATCHED_TOKENS = re.compile(r"max_num_batched_tokens'?[=:] ?(?P<tokens>\d+)")
-SMALLEST_BATCHED_TOKENS = 2048
-"""Of vLLM's defaults for its server (arg_utils.py, 0.26 to 0.33), where the log does not tell: the cautious one."""
 CPU_KV_GIB = "2"
 TRACE = f"{SCRATCH}/vllm-passes.jsonl"
 ROUTED_AT_ONCE = 8
-
-
-def parse_log(text: str) -> dict[str, JsonValue]:
-    """Effective settings by the server's own words; only what it said is there.
-
-    Sources: the line of `EngineCore` with the whole configuration, that of the API server with what was given, and the
-    size of the cache (vLLM 0.26 to 0.33).
-    """
-    found: dict[str, JsonValue] = {}
-    if config := CONFIG.search(text):
-        for name in SETTINGS:
-            if value := re.search(rf"(?:^|, ){name}=([^,()\[\]{{}}]+)(?:,|$)", config["config"]):
-                found[name] = _plain(value[1])
-    if arguments := ARGUMENTS.search(text):
-        found["non_default_args"] = arguments["arguments"]
-    if tokens := KV_TOKENS.search(text):
-        found["kv_cache_tokens"] = int(tokens["tokens"].replace(",", ""))
-    if batched := BATCHED_TOKENS.search(text):
-        found["max_num_batched_tokens"] = int(batched["tokens"])
-    if backend := MOE_BACKEND.search(text):
-        found["moe_backend"] = backend["backend"]
-    return found
-
-
-def _plain(text: str) -> JsonValue:
-    """A Python literal of the log as JSON has it; any other word stays one."""
-    known: dict[str, JsonValue] = {"True": True, "False": False, "None": None}
-    return int(text) if text.isdecimal() else known.get(text, text)
 
 
 class VllmEngine(ServerEngine):
@@ -96,7 +52,7 @@ class VllmEngine(ServerEngine):
         argv = (
             f"{HOME}/bin/python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(files.folder), "--served-model-name", files.name,
-            "--host", "127.0.0.1", "--port", PORT, "--dtype", DTYPES[precision],
+            "--host", "127.0.0.1", "--port", PORT, "--dtype", launch_dtype(self.name, files, precision),
             "--no-enable-prefix-caching", "--generation-config", "vllm", "--disable-uvicorn-access-log",
         )  # fmt: skip
         return LaunchSpec(
@@ -163,7 +119,9 @@ class VllmSession(ServerSession):
         self, engine: VllmEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
     ) -> None:
         super().__init__(engine, endpoint, spec, server, attachment)
-        self._told = parse_log(server.said())
+        self._told = told = parse_log(server.said())
+        method = told.get("quantization")
+        check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))
         self._recorder: Recorder = RecordingWorker() if self._told.get("device_config") == "cpu" else ReturnedExperts()
         self._routing_spec = self._recorder.spec(spec)
 
@@ -172,25 +130,36 @@ class VllmSession(ServerSession):
         record = super().describe()
         told = self._told
         compute = PRECISIONS.get(str(told.get("dtype")))
-        cache = str(told.get("kv_cache_dtype"))
+        cache = str(told.get("kv_cache_dtype", "auto"))
         sizes = {
             f"{kind}_parallel": int(str(told.get(f"{kind}_parallel_size", 1)))
             for kind in ("tensor", "pipeline", "data")
         }
         arguments = {**record.arguments, **told, "routing_pass": type(self._recorder).__name__}
-        known = {"arguments": arguments, "compute_dtype": compute, "kv_dtype": compute if cache == "auto" else cache}
+        known = {
+            "arguments": arguments, "compute_dtype": compute, "kv_dtype": compute if cache == "auto" else cache,
+            "quantisation": quantisation_of(told),
+        }  # fmt: skip
         return record.model_copy(update={**known, **sizes})
 
+    def storage(self, architecture: Architecture) -> StoragePlan:
+        """As asked or as stored, with the cache and the arithmetic that the server said."""
+        weight_only = "weight_only_kernels" in self._told
+        return effective_plan(super().storage(architecture), self.describe(), weight_only=weight_only)
+
     def weights_bytes(self) -> float:
-        """Every value of the checkpoint in the number format that was asked for."""
-        return cast_bytes(self._spec.files, BYTES[self._spec.precision])
+        """Every value of the checkpoint as asked or as stored."""
+        return held_bytes(self._spec.files, self._spec.precision)
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals, unless one of them may give several tokens."""
+        """The timed pass; its forward passes are read off the arrivals where it is known how they come about.
+
+        That is not the case where one pass may give several tokens, or where a prompt may be cut at a place not told.
+        """
         run = super().run(requests, concurrency)
-        if self._told.get("speculative_config", "untold") is not None:
+        batched = batched_tokens(self._told)
+        if batched is None or self._told.get("speculative_config", "untold") is not None:
             return run
-        batched = int(str(self._told.get("max_num_batched_tokens", SMALLEST_BATCHED_TOKENS)))
         return replace(run, steps=steps_of_arrivals(requests, run.completions, batched))
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
