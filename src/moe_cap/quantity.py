@@ -152,3 +152,13 @@ _SPECS = [
 ]  # fmt: skip
 
 QUANTITIES: dict[str, QuantitySpec] = {spec.name: spec for spec in _SPECS}
+
+
+def known(name: str, value: float, *, source: str = "measured", note: str | None = None) -> Quantity:
+    """A number under its name's unit."""
+    return Quantity.model_validate({"value": value, "unit": QUANTITIES[name].unit, "source": source, "note": note})
+
+
+def unknown(name: str, reason: str, *, source: str = "measured") -> Quantity:
+    """No number, and why."""
+    return Quantity.model_validate({"value": None, "unit": QUANTITIES[name].unit, "source": source, "reason": reason})

@@ -9,12 +9,13 @@ import pytest
 
 from moe_cap.architecture import parse_config
 from moe_cap.measure.machine import Peaks
-from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities
+from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities
+from moe_cap.measure.step_quantities import Account
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming, Slo
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import storage_of
-from moe_cap.quantity import QUANTITIES
+from moe_cap.quantity import QUANTITIES, known
 from moe_cap.routing import RoutingSource, StepKind, decode_step, prefill_step
 
 PEAKS = Peaks("bf16", 1e9, 1e12, 5e8, 4e11)

@@ -13,12 +13,13 @@ from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
 from moe_cap.measure.engines.base import EngineRun, Request, RoutingRows
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
-from moe_cap.measure.quantities import Account, Repeat, broken_rules, known, measured_quantities, unknown
+from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities
+from moe_cap.measure.step_quantities import NO_STEPS, Account
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming, Slo
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import StoragePlan, stored_bytes
-from moe_cap.quantity import Quantity
+from moe_cap.quantity import Quantity, known, unknown
 from moe_cap.result import Load, Point, RawRequest, RawStep
 from moe_cap.routing import RoutingSource, Step, StepKind, activated_experts_at_batch, expert_histogram
 
@@ -81,6 +82,7 @@ def build_point(level: LevelResult, system: System) -> Point:
         source,
         system.parallel,
         system.no_offload_reason,
+        next((reason for timed in level.passes if (reason := timed.run.no_steps_reason)), NO_STEPS),
     )
     steps = [steps_of(timed, trace, arch) for timed, trace in zip(level.passes, level.traces, strict=True)]
     requests = raw_requests(level)

@@ -116,12 +116,19 @@ class EngineStep:
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """What one timed pass gave; `started_s` and `ended_s` bound it on the same clock as the completions."""
+    """What one timed pass gave.
+
+    Attributes:
+        steps: the forward passes; () where they are not known.
+        started_s, ended_s: bound it, on the same clock as the completions.
+        no_steps_reason: why there are no steps; None where there are, or the engine never tells any.
+    """
 
     completions: tuple[Completion, ...]
     steps: tuple[EngineStep, ...]
     started_s: float
     ended_s: float
+    no_steps_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

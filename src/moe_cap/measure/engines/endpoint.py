@@ -27,9 +27,11 @@ from moe_cap.measure.engines.base import (
     Session,
     Tokenizer,
 )
+from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.engines.watched import Watch, watch
 from moe_cap.measure.load import (
     ClosedLoop,
     FailureKind,
@@ -49,30 +51,8 @@ from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, s
 from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 
-GREETING = "A mixture of experts sends every token to a few of many small networks, and reads only those."
-"""Counted by the server and by the model's own tokenizer; the two must agree."""
-
-UNTIMED = Rules(max_lag_s=float("inf"), max_beat_lag_s=float("inf"), max_failed_share=1.0, max_degenerate_share=1.0)
 SCORES_AT_ONCE = 8
 REPLAY_PRECISION = "bf16"
-REFUSALS = frozenset({400, 422})
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Fields beyond the standard that a server takes; the more it takes, the more exactly it can be measured."""
-
-    name: str
-    running_usage: bool
-    extra: Mapping[str, JsonValue]
-
-
-DIALECTS = (
-    Dialect("token ids and running usage", running_usage=True, extra={"return_token_ids": True}),
-    Dialect("running usage", running_usage=True, extra={}),
-    Dialect("final usage only", running_usage=False, extra={}),
-)
-"""Tried in this order when a session begins; a refusal of the fields (400, 422) takes the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +119,7 @@ class EndpointEngine:
             served = _served_model(http, self.url, self.model)
             tokenizer = self.read_tokenizer(spec.files)
             target = Target(self.url, served.name, headers=self.headers)
-            dialect = _agree_on_dialect(target, tokenizer, self.limits)
+            dialect = agree_on_dialect(target, tokenizer, self.limits)
             keeps = http.about().keeps_connections
         except BaseException:
             http.close()
@@ -162,22 +142,6 @@ def _served_model(http: OpenAiHttp, url: str, wanted: str | None) -> ServedModel
     return chosen[0]
 
 
-def _agree_on_dialect(target: Target, tokenizer: Tokenizer, limits: Limits) -> Dialect:
-    prompt = Prompt(GREETING, 2, input_tokens=len(tokenizer.encode(GREETING)))
-    refusal = ""
-    for dialect in DIALECTS:
-        spoken = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
-        run = run_load(LoadPlan(spoken, [prompt], ClosedLoop(1), limits=limits, rules=UNTIMED))
-        failure = run.requests[0].failure
-        if failure is None:
-            run.require_valid()
-            return dialect
-        if failure.status not in REFUSALS:
-            raise ServerError(f"{target.url}: {failure}")
-        refusal = str(failure)
-    raise ServerError(f"{target.url} refuses every form of request, the plainest with {refusal}")
-
-
 class EndpointSession:
     """A server that somebody else runs; see `moe_cap.measure.engines.base.Session`."""
 
@@ -191,6 +155,7 @@ class EndpointSession:
         self._target = attachment.target
         self._dialect = attachment.dialect
         self._replayer: Session | None = None
+        self._name = self._http.about().name
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -246,19 +211,27 @@ class EndpointSession:
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
         """The timed pass: a closed loop, from outside."""
-        return self._engine_run(requests, self.load(requests, concurrency))
+        watched = self.watch()
+        return self._engine_run(requests, self.load(requests, concurrency), watched)
 
     def run_arrivals(self, requests: Sequence[Request], arrivals: OpenLoop) -> EngineRun:
         """The timed pass of an open loop; see `moe_cap.measure.levels.OpenLoopSession`."""
-        return self._engine_run(requests, self._load(requests, arrivals))
+        watched = self.watch()
+        return self._engine_run(requests, self._load(requests, arrivals), watched)
 
-    def _engine_run(self, requests: Sequence[Request], run: LoadRun) -> EngineRun:
+    def watch(self) -> Watch:
+        """Begin to watch the server's passes; what our own server does, its engine knows."""
+        return watch(self._name, self._http)
+
+    def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watch) -> EngineRun:
         run.require_valid()
         completions = tuple(
             self._completion(request, events, run) for request, events in zip(requests, run.requests, strict=True)
         )
         ended_s = max(completion.ended_s for completion in completions)
-        return EngineRun(completions, (), run.started_s, ended_s)
+        chunks = sum(len(events.chunk_s) for events in run.requests)
+        steps, reason = watched.steps(requests, completions, chunks)
+        return EngineRun(completions, steps, run.started_s, ended_s, reason)
 
     def _completion(self, request: Request, events: RequestEvents, run: LoadRun) -> Completion:
         failed, started_s = events.failure is not None, run.started_s

@@ -29,7 +29,9 @@ from moe_cap.measure.engines.base import (
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine, EndpointSession
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.server import Server, start_server
-from moe_cap.measure.load import LoadRun, Rules
+from moe_cap.measure.engines.watched import Watch
+from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Rules
+from moe_cap.measure.load.scheduling import ahead_of_others
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.offerings import ENGINES
 from moe_cap.result import EngineRecord
@@ -167,11 +169,17 @@ class ServerSession(EndpointSession):
         self.server = server
         self._serving = spec
         self._about = super().describe()
+        self._client_runs: str | None = None
 
     def describe(self) -> EngineRecord:
         """What the timed server said about itself, and the version that was started."""
         version = self._about.version or self.engine.probe().version
-        return self._about.model_copy(update={"name": self.engine.name, "version": version})
+        arguments = {**self._about.arguments, "load_client_runs": self._client_runs}
+        return self._about.model_copy(update={"name": self.engine.name, "version": version, "arguments": arguments})
+
+    def watch(self) -> Watch:
+        """Not from outside."""
+        return Watch(None, self._http, None, 0.0)
 
     def serve(self, spec: LaunchSpec) -> None:
         """Have the server run by this specification: it is started anew on its port where it ran by another.
@@ -197,6 +205,11 @@ class ServerSession(EndpointSession):
         except ServerError:
             self.server.check_alive()
             raise
+
+    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
+        """Ahead of the server's threads, which share this machine with the client."""
+        with ahead_of_others() as self._client_runs:
+            return super()._load(requests, arrivals)
 
     def score(self, continuations: Sequence[Continuation]) -> list[Score]:
         """By the timed server."""

@@ -148,13 +148,21 @@ class OpenAiHttp:
         """What an engine offers below the server's root, beside OpenAI's interface; raises as `complete` does."""
         return self._json("POST", self._url.removesuffix("/v1") + path, body)
 
-    def _json(self, method: str, url: str, body: dict[str, JsonValue] | None) -> dict[str, Any]:
+    def metrics(self) -> str:
+        """Prometheus text of /metrics, below the server's root; raises ServerError where there is none."""
+        return self._request("GET", self._url.removesuffix("/v1") + "/metrics", None).text
+
+    def _request(self, method: str, url: str, body: dict[str, JsonValue] | None) -> httpx2.Response:
         try:
             response = self._client.request(method, url, json=body)
         except httpx2.HTTPError as error:
             raise ServerError(f"{url}: {error!r}") from error
         if response.status_code != httpx2.codes.OK:
             raise ServerError(f"{url}: HTTP {response.status_code}: {response.text[:SHOWN]}")
+        return response
+
+    def _json(self, method: str, url: str, body: dict[str, JsonValue] | None) -> dict[str, Any]:
+        response = self._request(method, url, body)
         try:
             record = response.json()
         except ValueError as error:

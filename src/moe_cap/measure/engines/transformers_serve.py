@@ -18,7 +18,8 @@ from pathlib import Path
 from moe_cap.errors import InvalidRunError, ServerError
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import EngineRun, LaunchSpec, Request
-from moe_cap.measure.engines.endpoint import UNTIMED, Attachment, Dialect, EndpointEngine
+from moe_cap.measure.engines.dialect import UNTIMED, Dialect
+from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server

@@ -1,0 +1,57 @@
+"""Which of the fields beyond the standard a server takes: the more, the more exactly it can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import JsonValue
+
+from moe_cap.errors import ServerError
+from moe_cap.measure.engines.base import Tokenizer
+from moe_cap.measure.load import ClosedLoop, Limits, LoadPlan, Prompt, Rules, Target, run_load
+
+GREETING = "A mixture of experts sends every token to a few of many small networks, and reads only those."
+"""Counted by the server and by the model's own tokenizer; the two must agree."""
+
+UNTIMED = Rules(max_lag_s=float("inf"), max_beat_lag_s=float("inf"), max_failed_share=1.0, max_degenerate_share=1.0)
+REFUSALS = frozenset({400, 422})
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Fields beyond the standard that a server takes; the more it takes, the more exactly it can be measured."""
+
+    name: str
+    running_usage: bool
+    extra: Mapping[str, JsonValue]
+
+
+DIALECTS = (
+    Dialect("token ids and running usage", running_usage=True, extra={"return_token_ids": True}),
+    Dialect("running usage", running_usage=True, extra={}),
+    Dialect("final usage only", running_usage=False, extra={}),
+)
+"""Tried in this order when a session begins; a refusal of the fields (400, 422) takes the next."""
+
+
+def agree_on_dialect(target: Target, tokenizer: Tokenizer, limits: Limits) -> Dialect:
+    """The richest dialect that the server takes, tried with a request of two tokens.
+
+    Raises:
+        ServerError: it refuses every one, or fails.
+        InvalidRunError: it counts other tokens than the model's own tokenizer.
+    """
+    prompt = Prompt(GREETING, 2, input_tokens=len(tokenizer.encode(GREETING)))
+    refusal = ""
+    for dialect in DIALECTS:
+        spoken = replace(target, running_usage=dialect.running_usage, extra=dialect.extra)
+        run = run_load(LoadPlan(spoken, [prompt], ClosedLoop(1), limits=limits, rules=UNTIMED))
+        failure = run.requests[0].failure
+        if failure is None:
+            run.require_valid()
+            return dialect
+        if failure.status not in REFUSALS:
+            raise ServerError(f"{target.url}: {failure}")
+        refusal = str(failure)
+    raise ServerError(f"{target.url} refuses every form of request, the plainest with {refusal}")

@@ -1,0 +1,126 @@
+"""The forward passes of a server that somebody else runs, as far as a client can know them.
+
+The tokens' arrivals tell the passes (`moe_cap.measure.engines.arrivals`) of a server whose scheduler is known, as long
+as nobody else was served meanwhile and no pass gave a request several tokens. Both are asked of the server's own
+counters. How many tokens it takes into one pass is not known, so every pass in which some prompt may have been
+computed is a mixed one and counts in no figure: what is left are decode steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moe_cap.errors import ServerError
+from moe_cap.measure.engines.arrivals import steps_of_arrivals
+from moe_cap.measure.engines.base import Completion, EngineStep, Request
+
+Steps = tuple[EngineStep, ...]
+SETTLES_S = 2.0
+"""A server may add to its counters a moment after the last token has been read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """How one kind of server is watched.
+
+    Attributes:
+        read: from requests, completions and the most tokens of a pass to the passes.
+        generated: Prometheus counter of the tokens that it has generated for anybody.
+        speculation: begins the names of counters that are there only where it decodes speculatively; None where that
+            shows in the stream alone.
+        switch: argument that makes it tell its counters; None where it always does.
+    """
+
+    read: Callable[[Sequence[Request], Sequence[Completion], int], Steps]
+    generated: str
+    speculation: str | None
+    switch: str | None
+
+
+SCHEDULERS = {
+    "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None),
+    "llamacpp": Scheduler(steps_of_arrivals, "llamacpp:tokens_predicted_total", None, "--metrics"),
+}
+"""By the name that the server gives itself."""
+
+
+class Metrics(Protocol):
+    """Where counters are read."""
+
+    def metrics(self) -> str:
+        """Prometheus text of /metrics; raises ServerError where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A server before it is sent a load.
+
+    Attributes:
+        unwatched: why its passes cannot be known; None where they can.
+        generated: tokens that it had generated so far.
+    """
+
+    scheduler: Scheduler | None
+    server: Metrics
+    unwatched: str | None
+    generated: float
+
+    def steps(
+        self, requests: Sequence[Request], completions: Sequence[Completion], chunks: int
+    ) -> tuple[Steps, str | None]:
+        """The passes of the load that has just ended, or () and why they are not known.
+
+        Args:
+            requests: those that were sent.
+            completions: theirs, in the same order.
+            chunks: pieces in which their tokens came.
+        """
+        tokens = sum(len(done.tokens) for done in completions)
+        if self.scheduler is None or self.unwatched is not None:
+            return (), self.unwatched
+        if self.scheduler.speculation is None and chunks != tokens:
+            return (), f"{tokens} tokens came in {chunks} pieces, so a forward pass may have given several of a request"
+        others = self._generated_since(self.scheduler, tokens) - tokens
+        if others:
+            return (), f"the server counted {others:+.0f} tokens beside ours: others were served in the same passes"
+        steps = self.scheduler.read(requests, completions, 0)
+        return steps, None if steps else "the tokens' arrivals do not line up to forward passes"
+
+    def _generated_since(self, scheduler: Scheduler, expected: int) -> float:
+        until_s = time.monotonic() + SETTLES_S
+        while True:
+            since = counter(self.server.metrics(), scheduler.generated) - self.generated
+            if since >= expected or time.monotonic() > until_s:
+                return since
+            time.sleep(SETTLES_S / 20)
+
+
+def watch(name: str | None, server: Metrics) -> Watch:
+    """Begin to watch a server by the name that it gives itself; never fails, and says why it cannot."""
+    scheduler = SCHEDULERS.get(name or "")
+    if scheduler is None:
+        return Watch(None, server, f"it is not known how {name or 'this server'} forms its forward passes", 0.0)
+    try:
+        told = server.metrics()
+        generated = counter(told, scheduler.generated)
+    except ServerError as error:
+        switch = f"; start it with {scheduler.switch}" if scheduler.switch else ""
+        return Watch(scheduler, server, f"whether others were served cannot be told: {error}{switch}", 0.0)
+    if scheduler.speculation is not None and f"\n{scheduler.speculation}" in f"\n{told}":
+        return Watch(scheduler, server, "the server decodes speculatively: a pass gives several tokens", 0.0)
+    return Watch(scheduler, server, None, generated)
+
+
+def counter(text: str, name: str) -> float:
+    """Sum of a counter over its labels in Prometheus' text format.
+
+    Raises:
+        ServerError: it is not there.
+    """
+    values = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    if not values:
+        raise ServerError(f"/metrics has no {name}")
+    return sum(map(float, values))
