@@ -73,7 +73,8 @@ def missing_reasons(result: Result, point: Point) -> dict[str, str]:
     if result.model.random_weights:
         reasons["accuracy"] = "random weights: the model knows nothing, only its speed was measured"
     elif accuracy_of(result, point) is None:
-        reasons["accuracy"] = "no accuracy task was asked for"
+        reported = result.kind == "reported"
+        reasons["accuracy"] = "the source states none" if reported else "no accuracy task was asked for"
     standing = classification(result, point)
     if standing.cap_class is None:
         reasons["cap_class"] = standing.reason

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "queue": Command("moe_cap.cli.queue", "Show the queue, or one request; cancel it."),
     "results": Command("moe_cap.cli.results", "Show the published results, or one of them."),
     "export": Command("moe_cap.cli.export", "Write the table of all results as CSV, Parquet or JSON."),
+    "import": Command("moe_cap.cli.imports", "Enter results that were measured elsewhere, with their source."),
     "evaluate": Command("moe_cap.cli.evaluate", "Measure one system on this machine, without a queue."),
     "profile": Command("moe_cap.cli.profile", "Measure a deployment of your own; sweeps, table, plots."),
     "describe": Command("moe_cap.cli.describe", "Count a model's parameters and bytes from its config.json."),
