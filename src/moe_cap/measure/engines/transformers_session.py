@@ -68,6 +68,11 @@ class TransformersSession:
             _pin_experts(model)
 
     @property
+    def model(self) -> Any:
+        """The loaded model itself, for whoever drives it in another way."""
+        return self._model
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's own."""
         return self._tokenizer

@@ -1,0 +1,183 @@
+"""What measuring costs: our timing pass against the engine driven bare, and the routing pass against the timing pass.
+
+    .venv/bin/python -m benchmarks.overhead                                  # every usual engine that is installed
+    .venv/bin/python -m benchmarks.overhead --engine vllm --model FOLDER --batch 1,8,64 --json overhead.json
+
+One running engine carries the same requests on both sides, so weights, number format, threads, cache and warm-up are
+the same; how the engine is set up is our choice, stands in every result, and is not what is compared here. Sides take
+turns (bare, ours, ours, bare, then the other way round), so that a steady drift of the machine cancels in each block.
+
+* Ours is the timed pass of a level as the pipeline runs it (`level.time_level`), energy counters read at both ends.
+* Bare is what a user would write (`overhead_bare.py`): a `generate` loop without a streamer, or the standard library's
+  HTTP client with the plainest body. Whatever ours asks of the engine beyond that counts as ours.
+
+The ratio is the median over the blocks with its bootstrap interval (95 %). A pass that the pipeline refuses drops its
+whole block, which is carried again. A pass should last a second or more: fast engines want more `--tokens` or
+`--waves`. Exit code 1 where an interval lies above 1.01, or nothing was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.overhead_figures import LIMIT, Ratio, median_of
+from benchmarks.overhead_level import Level, Row
+from moe_cap.errors import MoECapError
+from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.model_files import find_model
+from moe_cap.measure.power import open_power_meter
+from moe_cap.measure.probe import QUIET_SHARE, busy_share
+from moe_cap.measure.prompts import build_requests, worked_examples
+from moe_cap.submission import Submission
+
+SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "cap-tiny-moe"
+USUAL = ("transformers", "vllm", "sglang", "llama-cpp")
+ENGINES = (*USUAL, "transformers-static", "transformers-offload", "llama-cpp-offload")
+"""Those that `overhead_bare.py` can drive; the usual ones where nobody names any."""
+FEWEST_ROUNDS = 2
+"""One block has no spread."""
+
+
+def measure(engine_name: str, asked: argparse.Namespace) -> Iterator[Row]:
+    """Start an engine and measure it at every batch size.
+
+    Raises:
+        MoECapError: it does not run here, or not this model.
+    """
+    engine = load_engine(engine_name)
+    submission = Submission(model=asked.model, engine=engine_name, precision=asked.precision)
+    spec = engine.launch_spec(find_model(submission), asked.precision)
+    with tempfile.TemporaryDirectory(prefix="moe-cap-overhead-") as scratch:
+        session = engine.start(spec, Path(scratch) / "engine.log")
+        try:
+            passages, meter = worked_examples(), open_power_meter()
+            for batch in asked.batch:
+                requests = build_requests(
+                    passages, session.tokenizer, name=f"overhead-{batch}", number=asked.waves * batch,
+                    input_tokens=asked.input_tokens, output_tokens=asked.tokens, seed=0,
+                )  # fmt: skip
+                yield Level(session, spec, requests, batch, meter).measure(asked.rounds, engine.probe().routing)
+        finally:
+            session.stop()
+
+
+def measure_all(asked: argparse.Namespace) -> list[Row]:
+    """Every engine in turn; one that cannot be measured is told and left out."""
+    rows: list[Row] = []
+    for name in asked.engine or [name for name in USUAL if load_engine(name).probe().installed]:
+        try:
+            for row in measure(name, asked):
+                rows.append(row)
+                print(f"{name}, batch {row.batch}: {_interval(row.tpot)}", file=sys.stderr, flush=True)
+        except MoECapError as error:
+            print(f"{name} was not measured: {error}", file=sys.stderr, flush=True)
+    return rows
+
+
+def timing_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Time per token of both sides."""
+    yield "| engine | batch | bare TPOT, ms | ours | ours / bare | <= 1.01 | whole pass | same answers | refused |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        bare_s, ours_s = (median_of(row.blocks, side, lambda each: each.tpot_s) for side in ("bare", "ours"))
+        yield (
+            f"| {row.engine} {row.version} | {row.batch} | {bare_s * 1e3:.3f} | {ours_s * 1e3:.3f} "
+            f"| {_interval(row.tpot)} | {row.tpot.verdict(LIMIT)} | {_interval(row.wall)} | {row.agreeing:.0%} "
+            f"| {row.refused} of {len(row.blocks) + row.refused} |"
+        )
+
+
+def routing_table(rows: Sequence[Row]) -> Iterator[str]:
+    """The routing pass of one level over its timing pass."""
+    yield "| engine | batch | timing pass, s | routing pass, s | routing / timing | with starts | more a step, ms |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        if (cost := row.routing) is None:
+            continue
+        step = "" if cost.step_s is None else f"{cost.step_s * 1e3:.3f}"
+        yield (
+            f"| {row.engine} {row.version} | {row.batch} | {cost.timed_s:.3f} | {cost.routed_s:.3f} | {cost.share:.2f} "
+            f"| {cost.share_with_starts:.2f} | {step} |"
+        )
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})"
+
+
+def as_json(asked: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything, raw passes included."""
+
+    def passes(row: Row) -> list[dict[str, list[dict[str, float]]]]:
+        return [
+            {
+                side: [{"tpot_s": each.tpot_s, "wall_s": each.wall_s} for each in getattr(block, side)]
+                for side in ("bare", "ours")
+            }
+            for block in row.blocks
+        ]
+
+    return {
+        "limit": LIMIT,
+        "asked": {name: str(value) for name, value in vars(asked).items()},
+        "machine": machine(),
+        "rows": [
+            {
+                "engine": row.engine, "version": row.version, "batch": row.batch, "refused": row.refused,
+                "tpot": asdict(row.tpot), "wall": asdict(row.wall), "verdict": row.tpot.verdict(LIMIT),
+                "agreeing": row.agreeing, "routing": None if row.routing is None else asdict(row.routing),
+                "blocks": passes(row),
+            }
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+def machine() -> str:
+    """For the head of the tables."""
+    busy = busy_share()
+    warning = ": BUSY, these figures say nothing" if busy > QUIET_SHARE else ""
+    return (
+        f"{platform.platform()}, {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}, "
+        f"load average {busy:.2f} per processor{warning}"
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", nargs="+", choices=ENGINES, help=f"default: of {', '.join(USUAL)} what is here")
+    parser.add_argument("--model", default=str(SHIPPED), help="folder or Hub id; vLLM on a CPU wants heads of 32 on")
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--batch", type=lambda text: tuple(map(int, text.split(","))), default=(1, 8))
+    parser.add_argument("--input-tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--waves", type=int, default=4, help="requests of one pass, in batches")
+    parser.add_argument("--rounds", type=int, default=10, help="blocks of four passes")
+    parser.add_argument("--json", type=Path, help="everything, raw")
+    asked = parser.parse_args(arguments)
+    if asked.rounds < FEWEST_ROUNDS or asked.tokens < 2 or min(*asked.batch, asked.waves) < 1:
+        parser.error(f"at least {FEWEST_ROUNDS} rounds, 2 tokens, a wave and a batch of 1")
+    return asked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parse_arguments(arguments)
+    before = machine()
+    rows = measure_all(asked)
+    print(before, machine(), *timing_table(rows), "", *routing_table(rows), sep="\n")
+    if asked.json:
+        asked.json.write_text(json.dumps(as_json(asked, rows), indent=1), encoding="utf-8")
+    return int(not rows or any(row.tpot.verdict(LIMIT) == "missed" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Engines driven bare: what their users would write who want nothing but the time per token.
+
+Nothing of ours is called in here while a clock runs. Both ways give the time between the first and the last token of
+an answer over the tokens in between, as the other side of the comparison does.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from transformers import CompileConfig, GenerationConfig
+
+from benchmarks.overhead_figures import Pass
+from moe_cap.errors import ServerError
+from moe_cap.measure.engines.base import Request
+
+READ_BYTES = 65536
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateLoop:
+    """`model.generate`, batch after batch, without a streamer: a clock before and behind each call.
+
+    The model is the one that the session holds: the same weights at the same place, so that neither the memory's layout
+    nor a second start enters. Time per token is the call for all tokens less a call for one, over the tokens between;
+    whatever a call costs once (its settings, its cache, its prefill) is in both and cancels.
+
+    Attributes:
+        cache, compiled: the kind of cache and whether the decode step is compiled, as the engine was told.
+    """
+
+    model: Any
+    cache: str | None
+    compiled: bool
+
+    def carry(self, requests: Sequence[Request], batch: int) -> Pass:
+        """Fixed batches in order."""
+        tpot_s, wall_s, answers = [], 0.0, []
+        for start in range(0, len(requests), batch):
+            group = requests[start : start + batch]
+            prompts, tokens = [request.prompt for request in group], group[0].output_tokens
+            one_s, _ = self._generate(prompts, 1)
+            all_s, said = self._generate(prompts, tokens)
+            tpot_s += [(all_s - one_s) / (tokens - 1)] * len(group)
+            wall_s += all_s
+            answers += [tuple(tokens) for tokens in said]
+        return Pass(sum(tpot_s) / len(tpot_s), wall_s, tuple(answers))
+
+    def _generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> tuple[float, list[list[int]]]:
+        config = GenerationConfig(
+            max_new_tokens=tokens, do_sample=False, cache_implementation=self.cache, disable_compile=not self.compiled,
+            compile_config=_everywhere() if self.compiled else None,
+        )  # fmt: skip
+        self._wait()
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            inputs = torch.tensor(prompts, device=self.model.device)
+            output = self.model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
+        self._wait()
+        return time.perf_counter() - started_s, output[:, inputs.shape[1] :].tolist()
+
+    def _wait(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+
+def _everywhere() -> CompileConfig:
+    """Without this mark `generate` compiles on accelerators only."""
+    config = CompileConfig()
+    config._compile_all_devices = True
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class RawClient:
+    """The standard library's HTTP client, a thread and a connection for each request under way.
+
+    While answers stream it reads bytes and a clock; they are taken apart afterwards. The body is the plainest that
+    makes an answer of fixed length: no token ids, no usage in every chunk, which our own client asks for.
+
+    Attributes:
+        url: of the completions interface.
+        model: as the server calls it.
+    """
+
+    url: str
+    model: str
+
+    def carry(self, requests: Sequence[Request], batch: int) -> Pass:
+        """A closed loop of `batch` users.
+
+        Raises:
+            ServerError: an answer is not what was asked for.
+        """
+        started_s = time.perf_counter()
+        with ThreadPoolExecutor(batch) as users:
+            streams = list(users.map(self._stream, requests))
+        wall_s = time.perf_counter() - started_s
+        read = [read_answer(stream, request.output_tokens) for stream, request in zip(streams, requests, strict=True)]
+        return Pass(sum(tpot_s for tpot_s, _ in read) / len(read), wall_s, tuple(text for _, text in read))
+
+    def _stream(self, request: Request) -> list[tuple[float, bytes]]:
+        parts = urlsplit(self.url)
+        body = {
+            "model": self.model, "prompt": list(request.prompt), "max_tokens": request.output_tokens,
+            "temperature": 0, "ignore_eos": True, "stream": True,
+        }  # fmt: skip
+        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT_S)
+        try:
+            connection.request("POST", parts.path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise ServerError(f"{self.url} answered {response.status}: {response.read()[:200]!r}")
+            arrived = []
+            while block := response.read1(READ_BYTES):
+                arrived.append((time.perf_counter(), block))
+            return arrived
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"{self.url}: {error!r}") from error
+        finally:
+            connection.close()
+
+
+def read_answer(arrived: Sequence[tuple[float, bytes]], tokens: int) -> tuple[float, str]:
+    """Seconds per token after the first, and the text.
+
+    A server sends an event for each token; some end with one more that holds none (llama.cpp).
+
+    Raises:
+        ServerError: it did not end because of its length, or there is no event for its last token.
+    """
+    events = list(_events(arrived))
+    choices = [(at_s, event["choices"][0]) for at_s, event in events if event.get("choices")]
+    ended = [choice.get("finish_reason") for _, choice in choices if choice.get("finish_reason")]
+    if ended != ["length"] or len(choices) < 2:
+        raise ServerError(f"an answer of {tokens} tokens came in {len(choices)} events and ended with {ended}")
+    last_s = choices[min(tokens, len(choices)) - 1][0]
+    return (last_s - choices[0][0]) / (tokens - 1), "".join(choice.get("text") or "" for _, choice in choices)
+
+
+def _events(arrived: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Mapping[str, Any]]]:
+    """Server-sent events with the time at which each was whole."""
+    held = b""
+    for at_s, block in arrived:
+        *lines, held = (held + block).split(b"\n")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip()
+            if line.startswith(b"data:") and data != b"[DONE]":
+                yield at_s, json.loads(data)

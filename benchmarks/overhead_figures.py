@@ -1,0 +1,174 @@
+"""The arithmetic of `overhead.py`: blocks of passes, a ratio with its interval, the price of the routing pass."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from scipy import stats
+
+from moe_cap.errors import InvalidRunError
+
+LIMIT = 1.01
+"""The timing pass may cost at most this much of the engine driven bare."""
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+TRIES = 3
+"""Blocks that are begun for each that is wanted: the pipeline refuses passes that it cannot believe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """All requests carried once.
+
+    Attributes:
+        tpot_s: time per output token after the first, the mean over the requests.
+        wall_s: what the caller waited.
+        answers: what was said, by request: token ids in process, text from a server.
+    """
+
+    tpot_s: float
+    wall_s: float
+    answers: tuple[tuple[int, ...] | str, ...]
+
+
+Carry = Callable[[], Pass]
+Figure = Callable[[Pass], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Two passes of each side, so interleaved that a steady drift of the machine cancels."""
+
+    bare: tuple[Pass, Pass]
+    ours: tuple[Pass, Pass]
+
+    def ratio(self, figure: Figure) -> float:
+        """Ours over bare."""
+        return sum(map(figure, self.ours)) / sum(map(figure, self.bare))
+
+    @property
+    def agreeing(self) -> float:
+        """Share of the answers that both sides gave: the same tokens are the same work.
+
+        A server's batches are never the same twice, and in bf16 their rounding turns a token here and there.
+        """
+        pairs = [
+            pair
+            for ours, bare in zip(self.ours, self.bare, strict=True)
+            for pair in zip(ours.answers, bare.answers, strict=True)
+        ]
+        return sum(ours == bare for ours, bare in pairs) / len(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median over the blocks, with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def verdict(self, limit: float) -> str:
+        """Whether it is at most the limit, as far as the interval tells.
+
+        Far below one is no merit: our clock then misses time that the bare client saw.
+        """
+        if self.low > limit:
+            return "missed"
+        if self.high < 1 / limit:
+            return "too low"
+        return "kept" if self.high <= limit else "not decided"
+
+
+def carry_block(bare: Carry, ours: Carry, order: str) -> Block:
+    """Four passes in the order given, A for bare and B for ours."""
+    sides: dict[str, list[Pass]] = {"A": [], "B": []}
+    for side in order:
+        sides[side].append(bare() if side == "A" else ours())
+    (first, second), (third, fourth) = sides["A"], sides["B"]
+    return Block((first, second), (third, fourth))
+
+
+def carry_blocks(bare: Carry, ours: Carry, rounds: int) -> tuple[list[Block], int]:
+    """So many blocks, ABBA and BAAB in turn, and how many were dropped whole because a pass of ours was refused.
+
+    Raises:
+        InvalidRunError: too many of them were.
+    """
+    blocks: list[Block] = []
+    orders: Iterator[str] = cycle(("ABBA", "BAAB"))
+    refused, order = "", next(orders)
+    for tried in range(1, TRIES * rounds + 1):
+        try:
+            blocks.append(carry_block(bare, ours, order))
+        except InvalidRunError as error:
+            refused = str(error)
+            continue
+        if len(blocks) == rounds:
+            return blocks, tried - rounds
+        order = next(orders)
+    raise InvalidRunError(f"{len(blocks)} of {TRIES * rounds} blocks could be believed; the last refusal: {refused}")
+
+
+def ratio_of(blocks: Sequence[Block], figure: Figure) -> Ratio:
+    """Ours over bare: the median of the blocks' ratios, and the percentile bootstrap of that median over the blocks."""
+    ratios = [block.ratio(figure) for block in blocks]
+    drawn = stats.bootstrap(
+        (ratios,), np.median, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile",
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    interval = drawn.confidence_interval
+    return Ratio(statistics.median(ratios), float(interval.low), float(interval.high))
+
+
+def median_of(blocks: Sequence[Block], side: str, figure: Figure) -> float:
+    """Median over all passes of one side, `bare` or `ours`."""
+    return statistics.median(figure(each) for block in blocks for each in getattr(block, side))
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingCost:
+    """What one level pays to learn where its tokens went; seconds.
+
+    Attributes:
+        timing_s: timing passes.
+        first_s: the first routing pass, with the start of a server that records where the engine needs one.
+        again_s: further ones.
+        back_s: until the timed server is up again; None for an engine that stays as it is.
+        steps: forward passes of the timing pass where the routing pass has the same ones; None where it has others.
+    """
+
+    timing_s: tuple[float, ...]
+    first_s: float
+    again_s: tuple[float, ...]
+    back_s: float | None
+    steps: int | None
+
+    @property
+    def timed_s(self) -> float:
+        """The timing pass."""
+        return statistics.median(self.timing_s)
+
+    @property
+    def routed_s(self) -> float:
+        """The routing pass without any start."""
+        return statistics.median(self.again_s)
+
+    @property
+    def share(self) -> float:
+        """Routing pass over timing pass."""
+        return self.routed_s / self.timed_s
+
+    @property
+    def share_with_starts(self) -> float:
+        """The same with the second start, and with the one that brings the timed server back."""
+        return (self.first_s + (self.back_s or 0.0)) / self.timed_s
+
+    @property
+    def step_s(self) -> float | None:
+        """What forcing and recording add to a forward pass."""
+        return None if self.steps is None else (self.routed_s - self.timed_s) / self.steps
