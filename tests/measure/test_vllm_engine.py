@@ -64,6 +64,8 @@ def test_a_precision_that_vllm_does_not_offer_is_refused_at_its_field() -> None:
 def test_what_one_pass_takes_is_told_and_never_assumed() -> None:
     told = parse_log("INFO [scheduler.py:309] Chunked prefill is enabled with max_num_batched_tokens=4096.\n")
     assert batched_tokens(told) == 4096
+    recorded = parse_log((FIXTURES / "vllm-0.32-cpu.log").read_text())
+    assert batched_tokens(recorded) == 2048, "the upper end of what was compiled"
     assert batched_tokens({"enable_chunked_prefill": False}) == float("inf"), "no prompt is ever cut"
     assert batched_tokens({"enable_chunked_prefill": True}) is None
 

@@ -20,6 +20,8 @@ SETTINGS = (
 ARGUMENTS = re.compile(r"non-default args: (?P<arguments>\{.*\})")
 KV_TOKENS = re.compile(r"KV cache size: (?P<tokens>[\d,]+) tokens")
 BATCHED_TOKENS = re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(?P<tokens>\d+)")
+COMPILED_SIZES = re.compile(r"compile_ranges_endpoints': \[(?P<sizes>\d[\d, ]*)\]")
+"""Their largest is `max_num_batched_tokens` (vllm/config/vllm.py, `_set_compile_ranges`), compiled or not."""
 MOE_BACKEND = re.compile(r"Using '?(?P<backend>[\w-]+?)'? (?P<weights>\w+) MoE backend")
 LINEAR_KERNEL = re.compile(r"(?:Using|Selected) (?P<kernel>\w*Kernel\w*) for ")
 CORES = re.compile(r"local_rank=\d+, core ids=\[(?P<cores>[\d, ]+)\]")
@@ -46,6 +48,8 @@ def parse_log(text: str) -> dict[str, JsonValue]:
         found["kv_cache_tokens"] = int(tokens["tokens"].replace(",", ""))
     if batched := BATCHED_TOKENS.search(text):
         found["max_num_batched_tokens"] = int(batched["tokens"])
+    elif sizes := COMPILED_SIZES.search(text):
+        found["max_num_batched_tokens"] = max(int(size) for size in sizes["sizes"].split(","))
     if cores := CORES.findall(text):
         found["worker_cores"] = "|".join(dict.fromkeys(cores))
     return found | _kernels(text)
