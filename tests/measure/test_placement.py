@@ -18,7 +18,9 @@ H100 = FoundDevice("h100-sxm-80gb", None, "NVIDIA", "NVIDIA H100 80GB HBM3", "10
 L4 = FoundDevice("l4-24gb", None, "NVIDIA", "NVIDIA L4", "10de:27b8", 24 * 2**30, "580", "bbbb")
 GPUS = Machine((H100, L4), "AMD EPYC 9654", "AuthenticAMD", 1, 2, 2, 64 * 2**30, "Linux", "x86_64")
 NO_GPU = replace(GPUS, devices=(GPUS.processor,))
-PROBE = Probe(2, "f", "2026-11-22T00:00:00+00:00", "AMD EPYC 9654", 2, 1e10, 1, {"bf16": 1e11}, 1, None, 7, 0.0)
+PROBE = Probe(
+    3, "f", "2026-11-22T00:00:00+00:00", "AMD EPYC 9654", 2, 1e10, 1, {"bf16": 1e11}, 1, 1e10, 1, None, None, 7, 0.0
+)
 
 
 def engine(**arguments: Any) -> EngineRecord:

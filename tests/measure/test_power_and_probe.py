@@ -94,6 +94,8 @@ def test_the_probe_is_measured_once_on_a_quiet_machine(quick_probe: Path, monkey
     assert probe_machine("cpu", quick_probe) == first
     assert first.copy_bytes_per_s > 0
     assert set(first.gemm_flops_per_s) == {"fp32", "bf16"}
+    assert (first.host_copy_bytes_per_s, first.host_copied_bytes) == (first.copy_bytes_per_s, first.copied_bytes)
+    assert first.host_to_device_bytes_per_s is first.device_to_host_bytes_per_s is None, "no link to itself"
     (file,) = (quick_probe / "probe").iterdir()
     assert json.loads(file.read_text()) == first.as_json()
 
@@ -109,6 +111,64 @@ def test_a_probe_of_a_busy_machine_is_repeated_and_the_better_kept(
     assert again.copy_bytes_per_s == better.copy_bytes_per_s
     assert again.gemm_flops_per_s == {"fp32": busy.gemm_flops_per_s["fp32"]}
     assert again == best_of(better, busy)
+
+
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> list[tuple[str, str, int]]:
+    """A machine with a GPU on which every pair of memories has a rate of its own; the copies that were asked for."""
+    rates = {("cuda:0", "cuda:0"): 1.5e12, ("cpu", "cpu"): 1e11, ("cpu", "cuda:0"): 5e10, ("cuda:0", "cpu"): 4e10}
+    copies: list[tuple[str, str, int]] = []
+    monkeypatch.setattr(probing, "_copy_rate", lambda *asked: copies.append(asked) or rates[asked[:2]])
+    monkeypatch.setattr(probing, "_gemm_rate", lambda _device, dtype, _side: {2: 9e14, 4: 6e13}[dtype.itemsize])
+    monkeypatch.setattr(probing, "_free_bytes", lambda _device: free_bytes)
+    monkeypatch.setattr(probing, "_last_level_cache_bytes", lambda: 2**29)
+    monkeypatch.setattr(probing, "_name", lambda _device: "NVIDIA H200")
+    return copies
+
+
+def test_a_gpu_is_probed_with_its_host_and_both_ways_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = fake_gpu(monkeypatch, free_bytes=2**37)
+    probe = probing.measure("cuda:0", "f")
+    assert (probe.copy_bytes_per_s, probe.host_copy_bytes_per_s) == (3e12, 2e11), "read and written"
+    assert (probe.host_to_device_bytes_per_s, probe.device_to_host_bytes_per_s) == (5e10, 4e10), "moved"
+    assert probe.gemm_flops_per_s == {"fp32": 6e13, "fp16": 9e14, "bf16": 9e14}
+    assert (probe.copied_bytes, probe.host_copied_bytes) == (2**31, 2**30), "the host's buffers are twice its cache"
+    assert {(source, target): size for source, target, size in copies} == {
+        ("cuda:0", "cuda:0"): 2**31, ("cpu", "cpu"): 2**30, ("cpu", "cuda:0"): 2**30, ("cuda:0", "cpu"): 2**30,
+    }  # fmt: skip
+
+
+def test_the_buffers_of_a_probe_fit_into_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpu(monkeypatch, free_bytes=2**28)
+    probe = probing.measure("cuda:0", "f")
+    assert probe.copied_bytes == probe.host_copied_bytes == 2**26
+
+
+def test_only_the_end_of_a_link_in_the_hosts_memory_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def buffer(_size: int, *, device: str, pin_memory: bool, **_: object) -> object:
+        asked.append((device, pin_memory))
+        return SimpleNamespace(copy_=lambda *_args, **_named: None)
+
+    synchronised: list[str] = []
+    cuda = SimpleNamespace(synchronize=synchronised.append)
+    monkeypatch.setattr(probing, "torch", SimpleNamespace(ones=buffer, zeros=buffer, uint8=None, cuda=cuda))
+    for source, target in (("cpu", "cuda:0"), ("cuda:0", "cpu"), ("cuda:0", "cuda:0"), ("cpu", "cpu")):
+        probing._copy_rate(source, target, 1)
+    assert asked == [
+        ("cpu", True), ("cuda:0", False), ("cuda:0", False), ("cpu", True),
+        ("cuda:0", False), ("cuda:0", False), ("cpu", False), ("cpu", False),
+    ]  # fmt: skip
+    assert synchronised == ["cuda:0"] * 3 * (probing.REPEATS + 1), "a copy within the host has nothing to wait for"
+
+
+def test_the_better_of_each_direction_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpu(monkeypatch, free_bytes=2**37)
+    probe = probing.measure("cuda:0", "f")
+    other = replace(probe, host_to_device_bytes_per_s=6e10, device_to_host_bytes_per_s=1e10, host_copy_bytes_per_s=1.0)
+    best = best_of(probe, other)
+    assert (best.host_to_device_bytes_per_s, best.device_to_host_bytes_per_s) == (6e10, 4e10)
+    assert best.host_copy_bytes_per_s == 2e11
 
 
 def test_another_number_of_threads_is_another_probe(quick_probe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,5 +146,5 @@ def _from_probe(found: FoundDevice, probe: Probe) -> Device:
         memory_bytes=found.memory_bytes,
         peak_bytes_per_s=probe.copy_bytes_per_s,
         peak_flops_per_s=probe.gemm_flops_per_s,
-        host_link_bytes_per_s=probe.host_copy_bytes_per_s,
+        host_link_bytes_per_s=probe.host_to_device_bytes_per_s,
     )

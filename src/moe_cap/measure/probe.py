@@ -1,7 +1,7 @@
-"""What this machine can really do: copy bandwidth of its memory and rate of its matrix units, best of several.
+"""What this machine can really do: copy rates of its memories and of the link between them, rate of its matrix units.
 
-The numbers are the measured peaks of a result. They are kept in a file between runs, under a fingerprint of the
-machine.
+Each is the best of several. They are the measured peaks of a result, kept in a file between runs under a fingerprint of
+the machine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from moe_cap.measure.environment import cpu_name
 
 log = logging.getLogger("moe_cap")
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 REPEATS = 7
 QUIET_SHARE = 0.6
 """Below this share of busy processors a probe is trusted for good."""
 CPU_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 SMALLEST_COPY_BYTES = 256 * 2**20
+CUDA_COPY_BYTES = 2 * 2**30
 CPU_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CUDA_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CPU_SIDE, CUDA_SIDE = 2048, 8192
@@ -44,8 +45,11 @@ class Probe:
     Attributes:
         copy_bytes_per_s: bytes read plus bytes written per second of a copy between buffers larger than the caches.
         gemm_flops_per_s: 2 n^3 per second of a square matrix product, by compute dtype.
-        host_copy_bytes_per_s: from the host's pinned memory to the device; None on a CPU.
-        copied_bytes: size of each buffer.
+        host_copy_bytes_per_s: the same of a copy within the host's memory; of a CPU, its own.
+        host_to_device_bytes_per_s: bytes per second of a copy from the host's pinned memory; None on a CPU.
+        device_to_host_bytes_per_s: the other way.
+        copied_bytes: size of each buffer on the device.
+        host_copied_bytes: size of each buffer on the host, those of the link among them.
         threads: CPU threads that did it.
         busy_share: how busy the processors were just before, load average over cores.
     """
@@ -59,7 +63,10 @@ class Probe:
     copied_bytes: int
     gemm_flops_per_s: dict[str, float]
     gemm_side: int
-    host_copy_bytes_per_s: float | None
+    host_copy_bytes_per_s: float
+    host_copied_bytes: int
+    host_to_device_bytes_per_s: float | None
+    device_to_host_bytes_per_s: float | None
     repeats: int
     busy_share: float
 
@@ -106,13 +113,18 @@ def busy_share() -> float:
 def best_of(probe: Probe, other: Probe) -> Probe:
     """The higher of each rate; everything else from the first, the newer one."""
     gemm = {name: max(rate, other.gemm_flops_per_s.get(name, 0.0)) for name, rate in probe.gemm_flops_per_s.items()}
-    host = [rate for rate in (probe.host_copy_bytes_per_s, other.host_copy_bytes_per_s) if rate is not None]
     return replace(
         probe,
         copy_bytes_per_s=max(probe.copy_bytes_per_s, other.copy_bytes_per_s),
         gemm_flops_per_s=gemm,
-        host_copy_bytes_per_s=max(host, default=None),
+        host_copy_bytes_per_s=max(probe.host_copy_bytes_per_s, other.host_copy_bytes_per_s),
+        host_to_device_bytes_per_s=_higher(probe.host_to_device_bytes_per_s, other.host_to_device_bytes_per_s),
+        device_to_host_bytes_per_s=_higher(probe.device_to_host_bytes_per_s, other.device_to_host_bytes_per_s),
     )
+
+
+def _higher(rate: float | None, other: float | None) -> float | None:
+    return max((each for each in (rate, other) if each is not None), default=None)
 
 
 def _read(path: Path) -> Probe | None:
@@ -125,32 +137,42 @@ def _read(path: Path) -> Probe | None:
 def measure(device: str, fingerprint: str) -> Probe:
     """Run the probe."""
     cuda = device.startswith("cuda")
-    size = 2 * 2**30 if cuda else max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes())
-    size = min(size, _free_bytes(device) // 4)
+    host_size = min(max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes()), _free_bytes("cpu") // 4)
+    size = min(CUDA_COPY_BYTES, _free_bytes(device) // 4) if cuda else host_size
     side = CUDA_SIDE if cuda else CPU_SIDE
+    copy_bytes_per_s = _copy_rate(device, device, size) * 2
     return Probe(
         version=PROBE_VERSION,
         fingerprint=fingerprint,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=torch.cuda.get_device_name(device) if cuda else cpu_name(),
+        device=_name(device),
         threads=torch.get_num_threads(),
-        copy_bytes_per_s=_copy_rate(device, device, size) * 2,
+        copy_bytes_per_s=copy_bytes_per_s,
         copied_bytes=size,
         gemm_flops_per_s={
             name: _gemm_rate(device, dtype, side) for name, dtype in (CUDA_DTYPES if cuda else CPU_DTYPES).items()
         },
         gemm_side=side,
-        host_copy_bytes_per_s=_copy_rate("cpu", device, size) if cuda else None,
+        host_copy_bytes_per_s=_copy_rate("cpu", "cpu", host_size) * 2 if cuda else copy_bytes_per_s,
+        host_copied_bytes=host_size,
+        host_to_device_bytes_per_s=_copy_rate("cpu", device, host_size) if cuda else None,
+        device_to_host_bytes_per_s=_copy_rate(device, "cpu", host_size) if cuda else None,
         repeats=REPEATS,
         busy_share=busy_share(),
     )
 
 
+def _name(device: str) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else cpu_name()
+
+
 def _copy_rate(source: str, target: str, size: int) -> float:
-    """Bytes of one buffer per second, the best of several copies."""
-    read = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=source != target)
-    written = torch.zeros(size, dtype=torch.uint8, device=target)
-    return size / _best_s(lambda: written.copy_(read, non_blocking=True), target)
+    """Bytes of one buffer per second, the best of several copies; a link's end in the host's memory is pinned."""
+    link = source != target
+    read = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=link and source == "cpu")
+    written = torch.zeros(size, dtype=torch.uint8, device=target, pin_memory=link and target == "cpu")
+    device = source if target == "cpu" else target
+    return size / _best_s(lambda: written.copy_(read, non_blocking=True), device)
 
 
 def _gemm_rate(device: str, dtype: torch.dtype, side: int) -> float:
