@@ -34,6 +34,7 @@ check: .venv/.dev-installed  ## style and types; fast, before each commit
 bench: .venv/.installed  ## our published speeds, each against its rival in the same run; takes long, wants a quiet machine
 	$(BIN)/python benchmarks/accounting_latency.py
 	$(BIN)/python benchmarks/load_client.py
+	$(BIN)/python -m benchmarks.overhead
 
 engines-test: .venv/.dev-installed  ## real engines on a processor, installed once into .cache/engines; takes long
 	@mkdir -p .cache/engines
