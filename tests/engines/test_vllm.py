@@ -6,11 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.vllm import TRACE, RecordingWorker, VllmEngine
 from moe_cap.measure.engines.vllm_routing import parse_trace
-from moe_cap.measure.model_files import ModelFiles
+from moe_cap.measure.model_files import ModelFiles, find_model
+from moe_cap.submission import Submission
+from tests.engines.conftest import SHIPPED
 from tests.engines.server_contract import PATIENT, TOGETHER, ServerContract, make_requests
+from tests.engines.wide_heads import widen_heads
 
 
 class EagerVllm(VllmEngine):
@@ -24,11 +29,16 @@ class EagerVllm(VllmEngine):
 ENGINE = EagerVllm(PATIENT)
 
 
+@pytest.fixture(scope="module")
+def shipped_files_with_wide_heads(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """vLLM's attention for processors has no kernel for heads of 16; it begins at 32."""
+    folder = widen_heads(SHIPPED, tmp_path_factory.mktemp("wide") / SHIPPED.name)
+    return find_model(Submission(model=str(folder)))
+
+
 class TestVllm(ServerContract):
     engine = ENGINE
-    unserved: ClassVar[dict[str, str]] = {
-        "shipped_files": "vLLM's attention for processors has no kernel for heads of 16; it begins at 32"
-    }
+    instead: ClassVar[dict[str, str]] = {"shipped_files": "shipped_files_with_wide_heads"}
 
 
 def test_passes_read_off_the_arrivals_are_those_that_vllm_wrote_down(olmoe_files: ModelFiles, tmp_path: Path) -> None:
