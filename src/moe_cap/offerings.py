@@ -90,6 +90,14 @@ ENGINES: dict[str, EngineOffer] = {
             libraries=("torch", "transformers"), environment="transformers-serve",
         ),
         EngineOffer(
+            "transformers-serve-continuous", "Transformers, served in continuous batches",
+            "moe_cap.measure.engines.transformers_serve_continuous",
+            ("fp32", "bf16"),
+            "Exact top-k indices of every layer, by transformers in process on the same tokens.",
+            "Streaming client, closed loop, against `transformers serve --continuous-batching`.",
+            libraries=("torch", "transformers"), environment="transformers-serve",
+        ),
+        EngineOffer(
             "llama-cpp", "llama.cpp", "moe_cap.measure.engines.llama_cpp",
             ("fp32", "bf16"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",

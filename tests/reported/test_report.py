@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,15 @@ def test_what_is_not_stated_is_null_with_the_reason_and_nothing_is_computed() ->
     assert {quantity.source for quantity in quantities.values()} == {"reported"}
     (row,) = frame([built(report())]).to_dict("records")
     assert row["missing"]["accuracy"] == "the source states none"
+
+
+def test_the_documented_report_can_be_imported() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    (example,) = re.findall(r"```yaml\n(moe_cap_report.*?)```", text, re.S)
+    result = build_result(parse_report(example), [])
+    assert [each.load.kind for each in result.points] == ["offline", "dataset"]
+    assert result.points[0].quantities["power_w"].reason == "no meter"
+    assert result.hardware.host_memory_bytes == 512e9
 
 
 def test_the_same_report_is_the_same_result_and_another_figure_another_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,13 @@ def test_names_that_differ_are_told_and_numbers_of_devices_refused() -> None:
     eight = report(points=None, hardware={"device": "h100-sxm-80gb", "num_devices": 8})
     with pytest.raises(ResultError, match="num_devices: the report says 8, a file says 2"):
         build_result(parse_report(json.dumps(eight)), readings)
+
+
+def test_two_scores_of_one_task_are_two_results() -> None:
+    (reading,) = read_tool_file(PREDECESSOR)
+    assert reading.accuracy is not None
+    other = replace(reading, accuracy=reading.accuracy.model_copy(update={"value": 0.5}))
+    about = parse_report(json.dumps(report(points=None)))
+    assert len(build_result(about, [reading, reading]).accuracy) == 1
+    with pytest.raises(ResultError, match="two scores of one task"):
+        build_result(about, [reading, other])

@@ -36,7 +36,10 @@ def build_result(report: Report, readings: Sequence[Reading]) -> Result:
     points = (*(_given(report, point) for point in report.points), *(_read(report, each) for each in readings))
     if not points:
         raise ResultError("no points: the document has none, and no file of a tool was given")
+    scores = tuple(dict.fromkeys(scores))
     tasks = {score.task for score in scores}
+    if len(tasks) < len(scores):
+        raise ResultError("two scores of one task: import them apart, a result holds one system's score")
     if lost := {point.accuracy_task for point in points if point.accuracy_task} - tasks:
         raise ResultError(f"accuracy_task {', '.join(sorted(lost))}: `accuracy` has no such task")
     try:

@@ -1,14 +1,15 @@
 """`transformers serve`, the library's own OpenAI server, with the transformers that is installed here.
 
 It takes prompts as text, refuses fields that it does not know, and answers one request at a time by `generate` (its
-continuous batching is another mode, not asked for). It names no tokens and streams no special ones, so timed answers
-forbid the end token, and what was said is read from the text. Experts are replayed in process.
+continuous batching is `transformers-serve-continuous`). It names no tokens and streams no special ones, so timed
+answers forbid the end token, and what was said is read from the text. Experts are replayed in process.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -65,16 +66,25 @@ class TransformersServeEngine(ServerEngine):
         unending = {"generation_config": json.dumps({"suppress_tokens": [tokenizer.end_token]})}
         target = Target(server.url, served.name, running_usage=False, unending=unending)
         attachment = Attachment(OpenAiHttp(server.url, {}), served, tokenizer, target, TEXT)
+        return self.session(endpoint, spec, server, attachment)
+
+    def session(
+        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> TransformersServeSession:
+        """The session over a server that takes text."""
         return TransformersServeSession(self, endpoint, spec, server, attachment)
 
 
 class TransformersServeSession(ServerSession):
     """A running `transformers serve`; see `moe_cap.measure.engines.base.Session`."""
 
+    batched_tokens: float = math.inf
+    """That one pass takes at most; prompts are never cut here."""
+
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals, for prompts are never cut."""
+        """The timed pass; its forward passes are read off the arrivals."""
         run = super().run(requests, concurrency)
-        return replace(run, steps=steps_of_arrivals(requests, run.completions, batched_tokens=sys.maxsize))
+        return replace(run, steps=steps_of_arrivals(requests, run.completions, self.batched_tokens))
 
     def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
         prompts = [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]

@@ -1,0 +1,78 @@
+"""`transformers serve --continuous-batching`: the same server with a paged cache, in which requests join and leave.
+
+Its manager takes the generation settings of the first request that it sees and keeps them for all. A timed server
+therefore forbids the end token to everybody, and answers for the accuracy harness come from one that was started anew
+and never saw a timed request. Prompts share whole blocks of the cache, which nothing turns off; what was shared is
+computed once and told by nobody, so that a prompt that fills a block is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.base import LaunchSpec, Request
+from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.server import Server
+from moe_cap.measure.engines.transformers_serve import TransformersServeEngine, TransformersServeSession
+from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop
+from moe_cap.measure.model_files import ModelFiles
+from moe_cap.settings import read_engines_folder
+
+BLOCK_TOKENS = 2048
+"""Longer than the prompts that it is given, so that none of them fills a block."""
+BLOCKS = 32
+"""The scheduler holds prompts back while less than 15 % of them are free."""
+BATCH_TOKENS = 2048
+"""Tokens of one pass at most; a prompt that finds less room left is prefilled in parts."""
+
+
+class TransformersServeContinuousEngine(TransformersServeEngine):
+    """The engine as a description; see `moe_cap.measure.engines.base.Engine`."""
+
+    name = "transformers-serve-continuous"
+
+    def homes(self) -> tuple[Path, ...]:
+        """That of the same server without continuous batching."""
+        return (read_engines_folder(os.environ) / TransformersServeEngine.name,)
+
+    def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
+        """The size of its cache is set: found out by itself it takes all memory, and a long time on a processor."""
+        spec = super().launch_spec(files, precision)
+        cache = ("--cb-block-size", str(BLOCK_TOKENS), "--cb-num-blocks", str(BLOCKS))
+        batch = ("--cb-max-batch-tokens", str(BATCH_TOKENS))
+        return replace(spec, argv=(*spec.argv, "--continuous-batching", *cache, *batch))
+
+    def session(
+        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
+    ) -> TransformersServeContinuousSession:
+        """Requests share its passes."""
+        return TransformersServeContinuousSession(self, endpoint, spec, server, attachment)
+
+
+class TransformersServeContinuousSession(TransformersServeSession):
+    """A running server; see `moe_cap.measure.engines.base.Session`."""
+
+    batched_tokens = BATCH_TOKENS
+
+    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
+        for request in requests:
+            if len(request.prompt) >= BLOCK_TOKENS:
+                raise InvalidRunError(
+                    f"the prompt of request {request.id} fills a block of {BLOCK_TOKENS} tokens, which this server "
+                    "shares between prompts without telling: it may not have been computed"
+                )
+        self.serve(self._spec)
+        return super()._load(requests, arrivals)
+
+    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
+        """By a server whose first request, and with it all of them, may end."""
+        if self._serving is self._spec:
+            self.serve(replace(self._spec))
+        return super().answer(prompts, stop=stop, max_tokens=max_tokens)
+
+
+ENGINE = TransformersServeContinuousEngine()
