@@ -90,3 +90,26 @@ def write_quantised(plain: Path, folder: Path, precision: str, *, experts: bool)
     config["quantization_config"] = section | {key: left}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def write_unpacked(quantised: Path, folder: Path) -> Path:
+    """The plain twin of an int8 or int4 checkpoint: every code times its scale, in bf16."""
+    shutil.copytree(quantised, folder)
+    stored = load_file(folder / "model.safetensors")
+    plain: Tensors = {}
+    for name, tensor in stored.items():
+        module, _, leaf = name.rpartition(".")
+        scale = stored.get(f"{module}.weight_scale")
+        if leaf == "weight_packed" and scale is not None:
+            codes = torch.stack([(tensor >> bit) & 15 for bit in range(0, 32, 4)], 2) - 8
+            numbers = codes.reshape(*scale.shape, GROUP) * scale.float()[..., None]
+            plain[f"{module}.weight"] = numbers.reshape(len(codes), -1).bfloat16()
+        elif leaf == "weight" and scale is not None:
+            plain[name] = (tensor.float() * scale.float()).bfloat16()
+        elif leaf not in {"weight_scale", "weight_shape"}:
+            plain[name] = tensor
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder

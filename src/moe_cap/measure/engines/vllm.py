@@ -31,6 +31,9 @@ from moe_cap.result import EngineRecord
 CPU_KV_GIB = "2"
 TRACE = f"{SCRATCH}/vllm-passes.jsonl"
 ROUTED_AT_ONCE = 8
+SPECULATIVE = "vLLM decodes speculatively, or does not say that it does not: a pass may give several tokens"
+UNTOLD_SIZE = "vLLM does not tell how many tokens it takes into one pass"
+UNALIGNED = "the tokens' arrivals do not line up to forward passes"
 
 
 class VllmEngine(ServerEngine):
@@ -152,15 +155,15 @@ class VllmSession(ServerSession):
         return held_bytes(self._spec.files, self._spec.precision)
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals where it is known how they come about.
-
-        That is not the case where one pass may give several tokens, or where a prompt may be cut at a place not told.
-        """
+        """The timed pass; its forward passes are read off the arrivals where it is known how they come about."""
         run = super().run(requests, concurrency)
+        if self._told.get("speculative_config", "untold") is not None:
+            return replace(run, no_steps_reason=SPECULATIVE)
         batched = batched_tokens(self._told)
-        if batched is None or self._told.get("speculative_config", "untold") is not None:
-            return run
-        return replace(run, steps=steps_of_arrivals(requests, run.completions, batched))
+        if batched is None:
+            return replace(run, no_steps_reason=UNTOLD_SIZE)
+        steps = steps_of_arrivals(requests, run.completions, batched)
+        return replace(run, steps=steps, no_steps_reason=None if steps else UNALIGNED)
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same tokens through vLLM itself, recorded."""
