@@ -99,14 +99,14 @@ ENGINES: dict[str, EngineOffer] = {
         ),
         EngineOffer(
             "llama-cpp", "llama.cpp", "moe_cap.measure.engines.llama_cpp",
-            ("fp32", "bf16"),
+            ("fp32", "bf16", "int8", "int4"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own.",
             environment="llama-cpp",
         ),
         EngineOffer(
             "llama-cpp-offload", "llama.cpp, experts in host memory", "moe_cap.measure.engines.llama_cpp_offload",
-            ("fp32", "bf16"),
+            ("fp32", "bf16", "int8", "int4"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own, with --cpu-moe.",
             offloads=True,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from moe_cap.architecture import parse_config
 from moe_cap.errors import EngineStartError, InvalidRunError, SubmissionError
 from moe_cap.measure.engines import gguf_files, llama_cpp, llama_cpp_offload
 from moe_cap.measure.engines.inside.moe_cap_to_gguf import in_bytes, spells_characters, splits_as_gpt2, teach
-from moe_cap.measure.engines.llama_cpp import ENGINE, gguf_storage, recording
+from moe_cap.measure.engines.llama_cpp import ENGINE, recording
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
 from moe_cap.measure.model_files import ModelFiles
-from moe_cap.precision import stored_bytes
 from moe_cap.routing import check_routing
 
 FIXTURE = Path(__file__).parent / "fixtures" / "llama-cpp-b11434.jsonl"
@@ -119,8 +119,22 @@ def test_offload_differs_by_where_the_weights_lie(tiny_files: ModelFiles) -> Non
 
 def test_an_unknown_precision_is_refused_at_its_field(tiny_files: ModelFiles) -> None:
     with pytest.raises(SubmissionError) as refused:
-        ENGINE.launch_spec(tiny_files, "int4")
+        ENGINE.launch_spec(tiny_files, "fp8")
     assert refused.value.field == "precision"
+
+
+@pytest.mark.parametrize(
+    ("config", "precision", "kind"),
+    [
+        ({"hidden_size": 2048}, "int4", "q4_k_m"),
+        ({"hidden_size": 64}, "int4", "q4_0"),
+        ({"text_config": {"hidden_size": 4096}}, "int4", "q4_k_m"),
+        ({"hidden_size": 2048}, "int8", "q8_0"),
+        ({"hidden_size": 2048}, "bf16", "bf16"),
+    ],
+)
+def test_a_precision_is_the_type_that_people_mean(config: dict[str, Any], precision: str, kind: str) -> None:
+    assert gguf_files.gguf_kind(config, precision) == kind
 
 
 def test_probe_tells_what_is_installed_and_starts_nothing(engines_folder: Path) -> None:
@@ -145,22 +159,53 @@ def test_a_failed_conversion_leaves_no_file(tiny_files: ModelFiles, tmp_path: Pa
     (tmp_path / "source/convert_hf_to_gguf.py").write_text("raise SystemExit('no such architecture')")
     target = tmp_path / "gguf" / gguf_files.gguf_name(tiny_files, "f32")
     with pytest.raises(EngineStartError, match="could not convert"):
-        gguf_files.convert(tiny_files, "f32", tmp_path, target, tmp_path / "log")
+        gguf_files.make_gguf(tiny_files, "f32", tmp_path, target, tmp_path / "log")
     assert not list(target.parent.iterdir())
+
+
+CONVERTER = "import sys; open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write(sys.argv[-1])"
+QUANTISER = """#!/bin/sh
+echo "quantised $3 from $(cat "$1")" > "$2"
+"""
+
+
+def tools(home: Path, quantiser: str) -> None:
+    (home / "source/conversion").mkdir(parents=True)
+    (home / "source/conversion/base.py").write_text("class TextModel:\n    get_vocab_base_pre = None\n")
+    (home / "source/convert_hf_to_gguf.py").write_text(CONVERTER)
+    (home / "bin").mkdir()
+    (home / "bin/llama-quantize").write_text(quantiser)
+    (home / "bin/llama-quantize").chmod(0o755)
+
+
+@pytest.mark.parametrize(("dtype", "plain"), [("float32", "f32"), ("bfloat16", "bf16"), ("float16", "f16")])
+def test_a_quantised_file_is_made_from_the_checkpoints_own_numbers_alone(
+    tiny_files: ModelFiles, tmp_path: Path, dtype: str, plain: str
+) -> None:
+    tools(tmp_path, QUANTISER)
+    files, target = replace(tiny_files, config={**tiny_files.config, "dtype": dtype}), tmp_path / "gguf/x.q8_0.gguf"
+    gguf_files.make_gguf(files, "q8_0", tmp_path, target, tmp_path / "log")
+    assert target.read_text() == f"quantised Q8_0 from {plain}\n"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_quantiser_that_fails_leaves_no_file(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    tools(tmp_path, "#!/bin/sh\necho half > $2; echo cannot quantise that; exit 1\n")
+    target = tmp_path / "gguf/x.q4_0.gguf"
+    with pytest.raises(EngineStartError, match="cannot quantise that"):
+        gguf_files.make_gguf(tiny_files, "q4_0", tmp_path, target, tmp_path / "log")
+    assert not list(target.parent.iterdir())
+
+
+def test_without_a_quantiser_the_error_says_where_it_should_lie(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    with pytest.raises(EngineStartError, match="bin/llama-quantize is not there"):
+        gguf_files.make_gguf(tiny_files, "q4_0", tmp_path, tmp_path / "gguf/x.gguf", tmp_path / "log")
 
 
 def test_a_converted_model_is_not_converted_again(tiny_files: ModelFiles, tmp_path: Path) -> None:
     target = tmp_path / "model.gguf"
     target.touch()
-    gguf_files.convert(tiny_files, "f32", tmp_path / "nowhere", target, tmp_path / "log")
-
-
-def test_routers_are_counted_in_fp32(tiny_files: ModelFiles) -> None:
-    architecture = parse_config(tiny_files.config)
-    whole, half = (stored_bytes(architecture, gguf_storage(precision)) for precision in ("fp32", "bf16"))
-    layers, hidden, experts = 3, 64, 8
-    routers = 4 * layers * hidden * experts
-    assert half == (whole - routers) / 2 + routers
+    gguf_files.make_gguf(tiny_files, "f32", tmp_path / "nowhere", target, tmp_path / "log")
 
 
 BYTE_LEVEL = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}

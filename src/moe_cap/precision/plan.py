@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from moe_cap.architecture.model import Architecture, Layer
@@ -49,6 +50,8 @@ class StoragePlan:
         kv: the format of the KV cache.
         state: the format of recurrent state.
         compute_dtype: what the matrix units compute in: the peak that a utilisation refers to.
+        tensors: formats of single tensors by their full name in the checkpoint, where a file lists them; they go before
+            everything else.
     """
 
     name: str
@@ -57,9 +60,14 @@ class StoragePlan:
     kv: WeightFormat = BF16
     state: WeightFormat = FP32
     compute_dtype: str = "bf16"
+    tensors: Mapping[str, WeightFormat] = field(default_factory=dict)
 
     def format_of(self, part: Part, module: str, weight: Weight) -> WeightFormat:
         """The format of one tensor; `module` is the full path of the module that holds it."""
+        if self.tensors:
+            listed = self.tensors.get(f"{module.rstrip('.')}.{weight.name.rpartition('.')[2]}".lstrip("."))
+            if listed is not None:
+                return listed
         if weight.dtype is not None:
             return plain_format(weight.dtype)
         if weight.is_matrix:
@@ -123,8 +131,8 @@ def storage_of(arch: Architecture, precision: str) -> StoragePlan:
 
 
 def layers_stored_alike(arch: Architecture, storage: StoragePlan) -> tuple[tuple[Layer, int], ...]:
-    """One of all layers that are stored alike, with their number; rules that name modules tell every layer apart."""
-    if any(rule.modules is not None for rule in storage.rules):
+    """One of all layers that are stored alike, with their number; whatever names modules tells every layer apart."""
+    if storage.tensors or any(rule.modules is not None for rule in storage.rules):
         return tuple((layer, 1) for layer in arch.layers)
     return arch.kinds_of_layers()
 

@@ -1,8 +1,9 @@
-"""llama.cpp, as its stock `llama-server`, on a GGUF file that its own converter wrote.
+"""llama.cpp, as its stock `llama-server`, on a GGUF file that its own converter and quantiser wrote, or that was given.
 
 The timed pass runs on a server that knows nothing of us. For the routing pass and for scores it is stopped and started
 once more on the same port with a recorder loaded before it (`inside/moe_cap_llama_recorder.c`), and every sequence goes
-through as one prompt. Without the recorder transformers replays the tokens, and nothing can be scored.
+through as one prompt. Without the recorder transformers replays the tokens of unquantised weights, those of quantised
+ones by nobody, and nothing can be scored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -19,17 +21,24 @@ from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import Completion, Continuation, EngineRun, LaunchSpec, Request, RoutingRows, Score
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
-from moe_cap.measure.engines.gguf_files import convert, gguf_name
+from moe_cap.measure.engines.gguf_files import (
+    CONVERTED,
+    gguf_kind,
+    gguf_name,
+    given_gguf,
+    make_gguf,
+    refuse_other_type,
+)
+from moe_cap.measure.engines.gguf_tensors import GgufFile, GgufStorage, gguf_storage, read_gguf
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.llama_log import parse_log
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
 from moe_cap.measure.load import LoadRun, Rules
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
-from moe_cap.precision.formats import BF16, FP16, FP32, WeightFormat
-from moe_cap.precision.names import ModuleNames
-from moe_cap.precision.plan import StorageRule
+from moe_cap.precision.formats import FP16, FP32, WeightFormat
 from moe_cap.result import EngineRecord
 from moe_cap.settings import read_engines_folder
 
@@ -39,16 +48,17 @@ TRACE = f"{SCRATCH}/llama-passes.jsonl"
 SLOTS = 64
 CONTEXT = 32768
 """Tokens of all slots together."""
+TELLING = "4"
+"""The log level at which it names its devices: a few lines more at the start and per request, none per token."""
 PASS_TOKENS = 512
 """A physical batch (`--ubatch-size`): a longer prompt is cut, and the weights are read once for each part."""
 
-KINDS = {"fp32": "f32", "bf16": "bf16"}
-CACHES = {"fp32": "f32", "bf16": "f16"}
-ATTENTION = {"fp32": "off", "bf16": "auto"}
+CACHES: dict[str, WeightFormat] = {"fp32": FP32}
+"""Of keys and values where it is not fp16, llama-server's default."""
+ATTENTION = {"fp32": "off"}
 """Flash attention on a processor rounds: log-probabilities in fp32 came 1e-3 a token off, and 1e-6 without it."""
-CACHE_FORMATS: dict[str, WeightFormat] = {"f32": FP32, "f16": FP16}
-MATRICES: dict[str, WeightFormat] = {"fp32": FP32, "bf16": BF16}
-KEPT_FP32 = ModuleNames(("gate", "router", "shared_expert_gate"))
+COMPUTE = {"int8": "int8", "int4": "int8"}
+"""ggml quantises activations too and multiplies in integers (`vec_dot_type` of ggml-cpu.c, `mmq.cu`)."""
 
 
 def llama_threads() -> int:
@@ -57,14 +67,9 @@ def llama_threads() -> int:
     return max(1, min(free, int(os.environ.get("OMP_NUM_THREADS") or free)))
 
 
-def gguf_storage(precision: str) -> StoragePlan:
-    """As the converter writes it: everything in the type asked for, routers in fp32.
-
-    Vectors are fp32 too; they are counted in the type asked for, a thousandth of a model's bytes.
-    """
-    written, cache = MATRICES[precision], CACHE_FORMATS[CACHES[precision]]
-    rules = (StorageRule(FP32, modules=KEPT_FP32),)
-    return StoragePlan(f"gguf {KINDS[precision]}", plain=written, rules=rules, kv=cache, compute_dtype=precision)
+def cache_format(precision: str) -> WeightFormat:
+    """Of keys and values."""
+    return CACHES.get(precision, FP16)
 
 
 class LlamaCppEngine(ServerEngine):
@@ -93,14 +98,15 @@ class LlamaCppEngine(ServerEngine):
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """All slots share one cache, no prompt is kept for the next one, nothing is fitted to the machine."""
         self.check_precision(precision)
-        threads = str(llama_threads())
+        threads, cache = str(llama_threads()), f"f{cache_format(precision).bits}"
+        model = given_gguf(files) or f"{HOME}/gguf/{gguf_name(files, gguf_kind(files.config, precision))}"
         argv = (
-            f"{HOME}/{SERVER}", "--model", f"{HOME}/gguf/{gguf_name(files, KINDS[precision])}", "--alias", files.name,
+            f"{HOME}/{SERVER}", "--model", str(model), "--alias", files.name,
             "--host", "127.0.0.1", "--port", PORT, "--threads", threads, "--threads-batch", threads,
             "--parallel", str(SLOTS), "--kv-unified", "--ctx-size", str(CONTEXT), "--ubatch-size", str(PASS_TOKENS),
-            "--cache-type-k", CACHES[precision], "--cache-type-v", CACHES[precision],
-            "--flash-attn", ATTENTION[precision],
-            "--no-cache-prompt", "--cache-ram", "0", "--fit", "off", "--no-ui", *self._placement,
+            "--cache-type-k", cache, "--cache-type-v", cache, "--flash-attn", ATTENTION.get(precision, "auto"),
+            "--no-cache-prompt", "--cache-ram", "0", "--fit", "off", "--no-ui", "--verbosity", TELLING,
+            *self._placement,
         )  # fmt: skip
         return LaunchSpec(
             files=files,
@@ -112,14 +118,21 @@ class LlamaCppEngine(ServerEngine):
         )
 
     def gguf(self, spec: LaunchSpec) -> Path:
-        """Where the converted model lies."""
-        return self.homes()[0] / "gguf" / gguf_name(spec.files, KINDS[spec.precision])
+        """The model's file: the one that was given, else where the converted one lies."""
+        name = gguf_name(spec.files, gguf_kind(spec.files.config, spec.precision))
+        return given_gguf(spec.files) or self.homes()[0] / "gguf" / name
 
     def launch(self, spec: LaunchSpec, log: Path, port: int | None = None) -> Server:
-        """Convert the model if need be, then start."""
-        found = self.find()
-        if found is not None:
-            convert(spec.files, KINDS[spec.precision], found.home, self.gguf(spec), log)
+        """Make the model's file if need be, then start.
+
+        Raises:
+            SubmissionError: a given file has another precision.
+        """
+        found, path = self.find(), self.gguf(spec)
+        if given_gguf(spec.files) is not None:
+            refuse_other_type(read_gguf(path), spec.precision, path.name)
+        elif found is not None:
+            make_gguf(spec.files, gguf_kind(spec.files.config, spec.precision), found.home, path, log)
         return super().launch(spec, log, port)
 
     def session(
@@ -145,31 +158,61 @@ def recording(timed: LaunchSpec) -> LaunchSpec:
 class LlamaCppSession(ServerSession):
     """A running llama-server; see `moe_cap.measure.engines.base.Session`."""
 
-    routed_by = "transformers"
-
     def __init__(
         self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
     ) -> None:
         # llama-server announces that it keeps connections and closes each after a stream (seen in b11434).
         unkept = replace(attachment.target, headers={**attachment.target.headers, "Connection": "close"})
         super().__init__(engine, endpoint, spec, server, replace(attachment, target=unkept))
-        self._gguf = engine.gguf(spec)
+        self._told = parse_log(server.said())
+        self._path = engine.gguf(spec)
+
+    @cached_property
+    def _file(self) -> GgufFile:
+        return read_gguf(self._path)
+
+    @cached_property
+    def _stored(self) -> GgufStorage:
+        precision, architecture = self._spec.precision, parse_config(self._spec.files.config)
+        cache, compute = cache_format(precision), COMPUTE.get(precision, precision)
+        return gguf_storage(architecture, self._file, kv=cache, compute_dtype=compute)
 
     def describe(self) -> EngineRecord:
-        """By /props of the timed server, and what it was started with."""
-        record = super().describe()
-        told: dict[str, JsonValue] = {"command": " ".join(self._spec.argv), "routing_pass": self.routed_by}
-        cache = CACHE_FORMATS[CACHES[self._spec.precision]].name
-        known = {"kv_dtype": cache, "compute_dtype": gguf_storage(self._spec.precision).compute_dtype}
-        return record.model_copy(update={"arguments": {**record.arguments, **told}, **known})
+        """By /props and the log of the timed server, what it was started with, and what its file holds."""
+        record, devices = super().describe(), self._told.get("devices")
+        number = max(1, len(devices)) if isinstance(devices, list) else 1
+        rows = "row" in self._spec.argv  # of --split-mode; layers are dealt out otherwise
+        file: dict[str, JsonValue] = {
+            "type": self._file.file_type,
+            "bytes_by_type": dict(self._file.bytes_by_kind()),
+            "matrices_not_told": list(self._stored.untold),
+        }
+        command = " ".join(self._spec.argv)
+        told: dict[str, JsonValue] = {"command": command, "routing_pass": self._routed_by(), "gguf": file}
+        return record.model_copy(
+            update={
+                "arguments": {**record.arguments, **self._told, **told},
+                "kv_dtype": self._stored.plan.kv.name,
+                "compute_dtype": self._stored.plan.compute_dtype,
+                "tensor_parallel" if rows else "pipeline_parallel": number,
+            }
+        )
+
+    def _routed_by(self) -> str:
+        return "transformers" if self._spec.precision in CONVERTED else "nobody: only the server has these weights"
 
     def storage(self, architecture: Architecture) -> StoragePlan:
-        """As the converter writes it."""
-        return gguf_storage(self._spec.precision)
+        """As the file lists its tensors."""
+        return self._stored.plan
 
     def weights_bytes(self) -> float:
-        """Of the GGUF file; its vocabulary is in it."""
-        return float(self._gguf.stat().st_size)
+        """Of the file's tensors that a step can read; neither its vocabulary nor its header."""
+        layers = parse_config(self._spec.files.config).num_layers
+        return float(sum(tensor.num_bytes for tensor in self._file.read_by(layers)))
+
+    def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
+        """By transformers, where it has the same weights; () for quantised ones."""
+        return super().route(requests, completions) if self._spec.precision in CONVERTED else ()
 
     def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
         """Carry requests in a closed loop.
@@ -193,8 +236,6 @@ class LlamaCppSession(ServerSession):
 class RecordedSession(LlamaCppSession):
     """A llama-server whose second start has the recorder."""
 
-    routed_by = "the recorder before llama-server"
-
     def __init__(
         self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
     ) -> None:
@@ -205,6 +246,9 @@ class RecordedSession(LlamaCppSession):
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same tokens through llama.cpp itself, recorded."""
         return tuple(map(self._route, requests, completions)) if self._moe_layers else ()
+
+    def _routed_by(self) -> str:
+        return "the recorder before llama-server"
 
     def _route(self, request: Request, completion: Completion) -> RoutingRows:
         traced = self._trace(forced_tokens(request, completion))
