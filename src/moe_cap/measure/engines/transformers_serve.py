@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,7 +77,7 @@ class TransformersServeEngine(ServerEngine):
 class TransformersServeSession(ServerSession):
     """A running `transformers serve`; see `moe_cap.measure.engines.base.Session`."""
 
-    batched_tokens: float = math.inf
+    batched_tokens: int = sys.maxsize
     """That one pass takes at most; prompts are never cut here."""
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
