@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -17,7 +19,7 @@ LIMIT = 1.01
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 TRIES = 3
-"""Blocks that are begun for each that is wanted: the pipeline refuses passes that it cannot believe."""
+"""Blocks, or passes, that are begun for each that is wanted: the pipeline refuses passes that it cannot believe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Pass:
 
 Carry = Callable[[], Pass]
 Figure = Callable[[Pass], float]
+Carried = TypeVar("Carried")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,18 @@ def carry_blocks(bare: Carry, ours: Carry, rounds: int) -> tuple[list[Block], in
             return blocks, tried - rounds
         order = next(orders)
     raise InvalidRunError(f"{len(blocks)} of {TRIES * rounds} blocks could be believed; the last refusal: {refused}")
+
+
+def believed(carry: Callable[[], Carried]) -> Carried:
+    """One pass outside the blocks; a refused one is carried again.
+
+    Raises:
+        InvalidRunError: every one was refused.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(InvalidRunError):
+            return carry()
+    return carry()
 
 
 def ratio_of(blocks: Sequence[Block], figure: Figure) -> Ratio:

@@ -17,6 +17,7 @@ from benchmarks.overhead_figures import (
     Pass,
     Ratio,
     RoutingCost,
+    believed,
     carry_block,
     carry_blocks,
     median_of,
@@ -121,6 +122,20 @@ def test_an_engine_that_is_always_refused_fails_and_says_why() -> None:
 
     with pytest.raises(InvalidRunError, match=r"0 of 6 blocks could be believed.*the client was late"):
         carry_blocks(lambda: took(1.0), ours, 2)
+
+
+def test_a_single_pass_is_carried_again_until_it_is_believed() -> None:
+    left = iter([InvalidRunError("late"), InvalidRunError("late")])
+
+    def carry() -> Pass:
+        if (refusal := next(left, None)) is not None:
+            raise refusal
+        return took(3.0)
+
+    assert believed(carry) == took(3.0)
+    left = iter([InvalidRunError("late")] * 3)
+    with pytest.raises(InvalidRunError, match="late"):
+        believed(carry)
 
 
 def test_answers_that_both_sides_gave_are_counted() -> None:
