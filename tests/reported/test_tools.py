@@ -193,6 +193,7 @@ def test_names_that_differ_are_told_and_numbers_of_devices_refused() -> None:
     readings = read_tool_file(PREDECESSOR)
     result = build_result(parse_report(json.dumps(report(points=None))), readings)
     assert "engine: the report says MoE-Gen, a file says sglang" in result.warnings
+    assert result.engine.version is None
     eight = report(points=None, hardware={"device": "h100-sxm-80gb", "num_devices": 8})
     with pytest.raises(ResultError, match="num_devices: the report says 8, a file says 2"):
         build_result(parse_report(json.dumps(eight)), readings)

@@ -137,7 +137,8 @@ def _model(report: Report, stated: Sequence[Stated]) -> ModelRecord:
 def _engine(report: Report, stated: Sequence[Stated]) -> EngineRecord:
     given = report.engine
     name = _one("engine.name", given.name, [each.engine for each in stated])
-    version = _one("engine.version", given.version, [each.engine_version for each in stated])
+    same = [each for each in stated if each.engine is None or each.engine.casefold() == str(name).casefold()]
+    version = _one("engine.version", given.version, [each.engine_version for each in same])
     return EngineRecord(
         **given.model_dump()
         | {
