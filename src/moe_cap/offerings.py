@@ -24,6 +24,7 @@ class EngineOffer:
         offloads: whether it keeps weights outside the device's memory, so that a model may be larger than that.
         environment: of a server that has one of its own: its folder below `settings.read_engines_folder`.
         as_stored: of the precisions, those that it takes only from a checkpoint stored so; it packs nothing itself.
+        reads: endings of the weight files that it can be given.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EngineOffer:
     offloads: bool = False
     environment: str | None = None
     as_stored: tuple[str, ...] = ()
+    reads: tuple[str, ...] = (".safetensors",)
 
 
 QUANTISED = ("fp8", "int8", "int4", "mxfp4", "nvfp4")
@@ -102,7 +104,7 @@ ENGINES: dict[str, EngineOffer] = {
             ("fp32", "bf16", "int8", "int4"),
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own.",
-            environment="llama-cpp",
+            environment="llama-cpp", reads=(".safetensors", ".gguf"),
         ),
         EngineOffer(
             "llama-cpp-offload", "llama.cpp, experts in host memory", "moe_cap.measure.engines.llama_cpp_offload",
@@ -110,7 +112,7 @@ ENGINES: dict[str, EngineOffer] = {
             "Recorded in llama.cpp itself in a second pass over the same tokens, as one prompt each.",
             "Streaming client, closed loop, against a stock llama-server in a process of its own, with --cpu-moe.",
             offloads=True,
-            environment="llama-cpp",
+            environment="llama-cpp", reads=(".safetensors", ".gguf"),
         ),
         EngineOffer(
             "sglang", "SGLang", "moe_cap.measure.engines.sglang",

@@ -12,7 +12,8 @@ from gguf import GGMLQuantizationType as Kind
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import EngineStartError
-from moe_cap.measure.engines.gguf_tensors import GgufFile, GgufTensor, gguf_storage, parts_of, read_gguf
+from moe_cap.measure.engines.gguf_tensors import GgufFile, GgufTensor, gguf_storage, read_gguf
+from moe_cap.measure.model_files import parts_of
 from moe_cap.metrics.bytes_and_flops import step_bytes
 from moe_cap.metrics.footprint import expert_bytes
 from moe_cap.precision import StoragePlan, stored_bytes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import EngineStartError, InvalidInputError, OutOfMemoryError, SubmissionError
 from moe_cap.hardware import detect_machine
+from moe_cap.offerings import ENGINES
 from moe_cap.precision import storage_of, stored_bytes
 from moe_cap.submission import Submission
 
@@ -30,6 +32,9 @@ RANDOM_WEIGHTS = "moe_cap_random_weights"
 """Key of a config.json whose weights were drawn and not trained, with their seed; results mark them as speed only."""
 DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 """What is taken from a Hub repository beside the weights: configuration, index, tokenizer; neither code nor pickles."""
+TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model"})
+GGUF = ".gguf"
+FIRST_PART = re.compile(r"-00001-of-(?P<parts>\d{5})\.gguf$")
 FOLDERS_BELOW = ("*/*",)
 """Never taken: other forms of the same weights (`original/`, `onnx/`)."""
 GIB = 2**30
@@ -80,10 +85,13 @@ def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
         folder = _fetch_whole(submission, token)
         return _check(submission.model, folder.name, folder)
     folder = submission.folder
-    if not folder.is_dir():
+    if folder.suffix == GGUF:
+        files = _given_gguf(submission)
+    elif folder.is_dir():
+        files = _check(folder.resolve().name, "", folder)
+    else:
         raise SubmissionError(f"there is no folder {submission.model}", field="model")
-    files = _check(folder.resolve().name, "", folder)
-    return ModelFiles(files.name, _fingerprint(files), files.folder, files.config, files.weights)
+    return replace(files, revision=_fingerprint(files))
 
 
 def find_description(submission: Submission, token: str | None = None) -> ModelFiles:
@@ -98,10 +106,47 @@ def find_description(submission: Submission, token: str | None = None) -> ModelF
     if not submission.is_folder:
         folder = _fetch(submission.model, submission.revision, token, DESCRIPTION)
         return ModelFiles(submission.model, folder.name, folder, _read_config(submission.model, folder), ())
+    if submission.folder.suffix == GGUF:
+        return replace(_given_gguf(submission), weights=())
     if not submission.folder.is_dir():
         raise SubmissionError(f"there is no folder {submission.model}", field="model")
     folder = submission.folder.resolve()
     return ModelFiles(folder.name, "", submission.folder, _read_config(folder.name, folder), ())
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files of a model that `llama-gguf-split` cut, by the name of the first; else the file alone."""
+    found = FIRST_PART.search(path.name)
+    if found is None:
+        return (path,)
+    stem, parts = path.name[: found.start()], found["parts"]
+    return tuple(path.with_name(f"{stem}-{number:05d}-of-{parts}{GGUF}") for number in range(1, int(parts) + 1))
+
+
+def _given_gguf(submission: Submission) -> ModelFiles:
+    """A GGUF file with the description of its model beside it, which the accounting and the client are read from.
+
+    Raises:
+        SubmissionError: a part of it is missing, the description is, or the engine reads no GGUF.
+    """
+    path = submission.folder
+    weights, beside = parts_of(path), {each.name for each in path.parent.glob("*")}
+    missing = [part.name for part in weights if part.name not in beside]
+    if missing:
+        raise SubmissionError(f"there is no file {', '.join(missing)} in {path.parent}", field="model")
+    offer = ENGINES.get(submission.engine)
+    if offer is not None and GGUF not in offer.reads:
+        able = ", ".join(each.name for each in ENGINES.values() if GGUF in each.reads)
+        raise SubmissionError(
+            f"{submission.engine} does not read {path.name}: of the engines {able} do", field="engine"
+        )
+    if "config.json" not in beside or not beside & TOKENIZERS:
+        raise SubmissionError(
+            f"{path.name} is not enough: put config.json and the tokenizer of the model that it was made from beside it"
+            " (hf download ORGANISATION/MODEL --include '*.json' --local-dir FOLDER)",
+            field="model",
+        )
+    return ModelFiles(path.stem, "", path.parent, _read_config(path.name, path.parent), weights)
 
 
 def _fetch_whole(submission: Submission, token: str | None) -> Path:

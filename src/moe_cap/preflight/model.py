@@ -60,6 +60,9 @@ def find_folder(submission: Submission) -> FoundModel:
         ConfigError: its config.json cannot be read.
     """
     folder = submission.folder
+    if folder.suffix == ".gguf":
+        able = f"moe-cap profile --engine llama-cpp --model {submission.model}"
+        raise SubmissionError(f"a GGUF file cannot be submitted; {able} measures it", field="model")
     if not folder.is_dir():
         raise SubmissionError(f"there is no folder {submission.model} on this machine", field="model")
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}

@@ -234,6 +234,18 @@ def test_routing_is_replayed_on_the_very_tokens(serve: Serve, tmp_path: Path) ->
     session.stop()
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_weights_that_the_server_packed_are_not_replayed_by_others(
+    serve: Serve, tmp_path: Path, precision: str
+) -> None:
+    chosen = engine(serve(QUICK).url)
+    files = find_model(Submission(model=str(SHIPPED)))
+    session = chosen.start(chosen.launch_spec(files, precision), tmp_path / "log.txt")
+    asked = requests(2)
+    assert session.route(asked, session.run(asked, 2).completions) == ()
+    session.stop()
+
+
 def test_connections_that_llama_server_closes_are_not_used_again() -> None:
     assert told({"/v1/models": {}, "/version": {"version": "1"}}).about().keeps_connections
     assert not told({"/props": {"build_info": "b1"}}).about().keeps_connections

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from moe_cap.architecture import Architecture
+from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
 from moe_cap.measure.engines.base import (
     Capabilities,
@@ -259,8 +259,14 @@ class EndpointSession:
         return tokens
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
-        """The same tokens through the transformers engine, from the same files, on this machine; () without weights."""
-        if not self._spec.files.weights:
+        """The same tokens through the transformers engine, from the same files, on this machine.
+
+        () without weights here, and where the server packed them itself: transformers would route by other numbers.
+        """
+        files = self._spec.files
+        stored = read_quantization(files.folder, files.config)
+        packed = not stored.rules and bool(self.storage(parse_config(files.config)).rules)
+        if not files.weights or packed:
             return ()
         if self._replayer is None:
             transformers = load_engine("transformers")

@@ -13,7 +13,7 @@ from typing import Any
 from moe_cap.errors import EngineStartError, SubmissionError
 from moe_cap.measure.engines import inside
 from moe_cap.measure.engines.gguf_tensors import GgufFile
-from moe_cap.measure.model_files import ModelFiles
+from moe_cap.measure.model_files import GGUF, ModelFiles
 
 LIMIT_S = 7200.0
 LAST_LINES = 8
@@ -85,7 +85,7 @@ def make_gguf(files: ModelFiles, kind: str, home: Path, target: Path, log: Path)
 
 def given_gguf(files: ModelFiles) -> Path | None:
     """The GGUF file that a person gave as the model; the first of several parts."""
-    return next((path for path in files.weights if path.suffix == ".gguf"), None)
+    return next((path for path in files.weights if path.suffix == GGUF), None)
 
 
 def refuse_other_type(file: GgufFile, precision: str, name: str) -> None:

@@ -20,6 +20,7 @@ import gguf
 from moe_cap.architecture import Architecture
 from moe_cap.architecture.weights import Weight
 from moe_cap.errors import EngineStartError
+from moe_cap.measure.model_files import parts_of
 from moe_cap.precision import StoragePlan
 from moe_cap.precision.formats import BF16, FP16, FP32, WeightFormat
 from moe_cap.precision.plan import StorageRule
@@ -28,7 +29,6 @@ PLAIN: dict[str, WeightFormat] = {"F32": FP32, "F16": FP16, "BF16": BF16}
 SUFFIXES = (".weight", ".bias")
 ONE_EXPERT = re.compile(r"\.experts\.0\.")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
-PART = re.compile(r"-00001-of-(?P<parts>\d{5})\.gguf$")
 CUT = {"kv_b_proj": ("k_b_proj", "v_b_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 """Matrices of a checkpoint that the converter writes as two tensors (conversion/deepseek.py, gpt_oss.py)."""
 JOINED = {
@@ -98,15 +98,6 @@ def read_gguf(path: Path) -> GgufFile:
     kind = _field(readers[0], "general.file_type")
     names: dict[object, str] = {each.value: each.name for each in gguf.LlamaFileType}
     return GgufFile(str(_field(readers[0], "general.architecture")), names.get(kind), tensors)
-
-
-def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files of a model that `llama-gguf-split` cut, by the name of the first; else the file alone."""
-    found = PART.search(path.name)
-    if found is None:
-        return (path,)
-    stem, parts = path.name[: found.start()], found["parts"]
-    return tuple(path.with_name(f"{stem}-{number:05d}-of-{parts}.gguf") for number in range(1, int(parts) + 1))
 
 
 def _open(path: Path) -> gguf.GGUFReader:

@@ -198,8 +198,12 @@ class LlamaCppSession(ServerSession):
             }
         )
 
+    @property
+    def _replays(self) -> bool:
+        return self._spec.precision in CONVERTED and given_gguf(self._spec.files) is None
+
     def _routed_by(self) -> str:
-        return "transformers" if self._spec.precision in CONVERTED else "nobody: only the server has these weights"
+        return "transformers" if self._replays else "nobody: only the server has these weights"
 
     def storage(self, architecture: Architecture) -> StoragePlan:
         """As the file lists its tensors."""
@@ -211,8 +215,8 @@ class LlamaCppSession(ServerSession):
         return float(sum(tensor.num_bytes for tensor in self._file.read_by(layers)))
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
-        """By transformers, where it has the same weights; () for quantised ones."""
-        return super().route(requests, completions) if self._spec.precision in CONVERTED else ()
+        """By transformers, where it has the same weights; () for quantised ones and for a given file."""
+        return super().route(requests, completions) if self._replays else ()
 
     def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
         """Carry requests in a closed loop.
