@@ -44,6 +44,9 @@ def test_the_plan_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert plan.count("moe-cap profile --engine vllm") == 5
     assert "--concurrency 1,2,4,8,16,32,64" in plan
     assert "61.1 GB in bf16" in plan
+    assert "13.8 GB in mxfp4" in plan, "the files of openai/gpt-oss-20b have 13.76 GB"
+    assert plan.count("--precision bf16") == 4
+    assert plan.count("--precision mxfp4") == 1
 
 
 @WITHOUT_GPU

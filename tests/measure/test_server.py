@@ -19,7 +19,7 @@ from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementErro
 from moe_cap.measure.engines import server as server_module
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
-from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server, clean_environment, start_server
+from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server, clean_environment, first_error, start_server
 from moe_cap.measure.load import Rules
 from moe_cap.measure.model_files import ModelFiles
 from tests.backend.conftest import is_alive, read_pid, wait_for
@@ -244,3 +244,20 @@ def test_timed_and_recording_server_take_turns_on_one_port(session: ServerSessio
     assert len(session.run(requests(2), 1).completions) == 2
     assert between.has_ended()
     assert session.server.url == url
+
+
+VLLM_ON_FP8_WITHOUT_AMX = """\
+(APIServer pid=1) WARNING 11-22 22:45:20 [system_utils.py:255] fd limit errors like `OSError: [Errno 24] Too many
+(Worker pid=3) ERROR 11-22 22:46:42 [multiproc_executor.py:953]     raise ValueError(
+(Worker pid=3) ERROR 11-22 22:46:42 [multiproc_executor.py:953] ValueError: Failed to find a kernel. Reasons:
+(Worker pid=3) ERROR 11-22 22:46:42 [multiproc_executor.py:953] CPUFp8BlockScaledMMKernel requires AMX tile support.
+(EngineCore pid=2) INFO 11-22 22:46:42 [multiproc_executor.py:479] [shutdown] Executor: waiting for worker
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+
+
+def test_the_first_error_is_told_because_the_last_one_is_another_process_s() -> None:
+    cause = first_error(VLLM_ON_FP8_WITHOUT_AMX)
+    assert cause is not None
+    assert cause.startswith("ValueError: Failed to find a kernel. Reasons:\nCPUFp8BlockScaledMMKernel requires AMX")
+    assert first_error("loading weights\nready\n") is None

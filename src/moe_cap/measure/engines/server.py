@@ -31,6 +31,7 @@ CLEAR_S = 2.0
 ANSWER_S = 2.0
 """A server that is up answers its ready URL within this."""
 TAIL_LINES = 12
+CAUSE_LINES = 3
 TAIL_BYTES = 8192
 
 OUT_OF_MEMORY = re.compile(
@@ -39,6 +40,17 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How engines, torch, C++ and the kernel say it."""
+
+PREFIX = re.compile(r"^\([^)]*pid=\d+\) (?:ERROR \S+ \S+ \[[^]]*\] )?")
+"""What vLLM puts before the lines of its processes."""
+RAISED = re.compile(r"^[\w.]*(?:Error|Exception): \S")
+
+
+def first_error(said: str) -> str | None:
+    """The first exception of a log and what follows it: the last one of several processes is never the cause."""
+    lines = [PREFIX.sub("", line).rstrip() for line in said.splitlines()]
+    raised = next((index for index, line in enumerate(lines) if RAISED.match(line)), None)
+    return None if raised is None else "\n".join(lines[raised : raised + CAUSE_LINES])
 
 
 def clean_environment(environ: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
@@ -162,8 +174,13 @@ class Server:
             return log.read().decode("utf-8", errors="replace")
 
     def _last_words(self) -> str:
-        lines = [line.rstrip() for line in self.said()[-TAIL_BYTES:].splitlines() if line.strip()]
-        return "; it said nothing" if not lines else "; its last words:\n" + "\n".join(lines[-TAIL_LINES:])
+        said = self.said()
+        lines = [line.rstrip() for line in said[-TAIL_BYTES:].splitlines() if line.strip()][-TAIL_LINES:]
+        if not lines:
+            return "; it said nothing"
+        cause, last = first_error(said), "\n".join(lines)
+        first = f"; its first error:\n{cause}\n" if cause is not None and cause not in last else "; "
+        return f"{first}its last words:\n{last}"
 
     def stop(self) -> None:
         """End it with all that it started; may be called twice."""
