@@ -25,10 +25,14 @@ def shipped_files() -> ModelFiles:
     return find_model(Submission(model=str(SHIPPED)))
 
 
-@pytest.fixture(scope="session")
-def olmoe_files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    folder = tmp_path_factory.mktemp("random-olmoe")
+def write_olmoe(folder: Path) -> Path:
+    """The same random weights every time."""
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(OlmoeConfig(**OLMOE), dtype=torch.float32).save_pretrained(folder)
     write_tokenizer(folder)
-    return find_model(Submission(model=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def olmoe_files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    return find_model(Submission(model=str(write_olmoe(tmp_path_factory.mktemp("random-olmoe")))))

@@ -5,12 +5,18 @@ Its server, scheduler, interface and recorder are the real ones; its matrix prod
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-from moe_cap.measure.engines.base import LaunchSpec
+import pytest
+
+from moe_cap.measure.engines.base import LaunchSpec, Request
+from moe_cap.measure.engines.launched import ServerSession
 from moe_cap.measure.engines.sglang import SglangEngine
 from moe_cap.measure.model_files import ModelFiles
 from tests.engines.server_contract import PATIENT, ServerContract
+from tests.engines.sglang_passes import as_told, of_message, prompts_of, telling, told_passes
 
 ON_A_PROCESSOR = (
     "--device", "cpu", "--attention-backend", "torch_native", "--disable-overlap-schedule",
@@ -27,5 +33,41 @@ class SglangOnAProcessor(SglangEngine):
         return replace(spec, argv=(*spec.argv, *ON_A_PROCESSOR), environment=environment)
 
 
+ENGINE = SglangOnAProcessor(PATIENT)
+
+
 class TestSglang(ServerContract):
-    engine = SglangOnAProcessor(PATIENT)
+    engine = ENGINE
+
+
+@pytest.fixture(scope="module")
+def told_session(olmoe_files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSession]:
+    """Of a server that also tells its passes itself."""
+    log = tmp_path_factory.mktemp("told") / "engine.log"
+    session = ENGINE.start(telling(ENGINE.launch_spec(olmoe_files, "fp32")), log)
+    yield session
+    session.stop()
+
+
+def make_shapes(files: ModelFiles, concurrency: int, *, equal: bool) -> list[Request]:
+    """Requests of a closed loop, of one length or of many."""
+    last = files.config["vocab_size"] - 3
+    lengths = [(24, 20) if equal else (10 + 13 * i % 50, 8 + 7 * i % 25) for i in range(2 * concurrency + 2)]
+    return [
+        Request(f"r{i}", tuple((17 * i + 5 * j) % last + 3 for j in range(prompt)), output)
+        for i, (prompt, output) in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 3, 8])
+def test_passes_read_off_the_arrivals_are_those_that_sglang_told(
+    told_session: ServerSession, olmoe_files: ModelFiles, tmp_path: Path, concurrency: int, equal: bool
+) -> None:
+    requests = make_shapes(olmoe_files, concurrency, equal=equal)
+    told_session.warm_up(requests[:concurrency], concurrency)
+    with told_passes(told_session, tmp_path) as passes:
+        run = told_session.run(requests, concurrency)
+    read = [as_told(step, prompts_of(requests)) for step in run.steps]
+    assert read in ([], [of_message(told) for told in passes]), "told nothing, or the truth"
+    print(f"\n{len(read)} of {len(passes)} passes were told")

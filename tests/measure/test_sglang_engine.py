@@ -13,6 +13,8 @@ from moe_cap.architecture import parse_config
 from moe_cap.errors import InvalidRunError, ServerError, SubmissionError
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.engines.sglang import ENGINE, generate_body, parse_experts, parse_predicted
+from moe_cap.measure.engines.sglang_log import IN_TURN, parse_prompt_passes, takes_turns
+from moe_cap.measure.engines.turns import PromptPass
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.routing import check_routing
 
@@ -86,3 +88,28 @@ def test_predictions_that_are_missing_are_refused(recorded: dict[str, Any]) -> N
         parse_predicted(recorded["answer"], 40)
     with pytest.raises(ServerError, match="would have said"):
         parse_predicted({"output_ids": [1], "meta_info": {}}, 3)
+
+
+SAID = """\
+[2026-11-22 22:13:05] Prefill batch, #new-seq: 2, #new-token: 59, #cached-token: 0, token usage: 0.02, \
+#running-req: 1, #queue-req: 0, #pending-token: 0, cpu graph: False, input throughput (token/s): 2615.37
+[2026-11-22 22:13:45] Decode batch, #running-req: 3, #token: 78, token usage: 0.02, cpu graph: False, gen throughput \
+(token/s): 2.36, #queue-req: 0
+[2026-11-22 22:13:45 TP0] Prefill batch [17], #new-seq: 1, #new-token: 4096, #cached-token: 0, token usage: 0.03
+"""
+
+
+def test_the_log_lists_the_passes_with_prompts() -> None:
+    assert parse_prompt_passes(SAID) == (PromptPass(2, 59), PromptPass(1, 4096))
+    assert parse_prompt_passes("The server is fired up and ready to roll!") == ()
+
+
+def test_passes_are_told_only_under_the_settings_that_make_them_so() -> None:
+    assert takes_turns({**IN_TURN, "max_prefill_tokens": 16384})
+    assert not takes_turns({})
+    for name, other in (
+        ("enable_mixed_chunk", True), ("speculative_algorithm", "EAGLE"), ("stream_interval", 8), ("dp_size", 2),
+        ("pp_size", 2), ("disaggregation_mode", "decode"),
+    ):  # fmt: skip
+        assert not takes_turns({**IN_TURN, name: other})
+        assert not takes_turns({key: value for key, value in IN_TURN.items() if key != name})

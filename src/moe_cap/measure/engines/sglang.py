@@ -1,8 +1,8 @@
 """SGLang, as its stock server.
 
 The timed pass runs on a server that knows nothing of us. For the routing pass it is started once more with
-`--enable-return-routed-experts`; the same tokens go through its own interface as one prompt each. Its passes are not
-read off the arrivals: it computes prompts in passes of their own, during which running requests wait.
+`--enable-return-routed-experts`; the same tokens go through its own interface as one prompt each. Its passes are read
+off the arrivals and off its log, which lists those with prompts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
-from moe_cap.measure.engines.base import Completion, LaunchSpec, Request, RoutingRows
+from moe_cap.measure.engines.base import Completion, EngineRun, LaunchSpec, Request, RoutingRows
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, Server
+from moe_cap.measure.engines.sglang_log import IN_TURN, parse_prompt_passes, takes_turns
 from moe_cap.measure.engines.stored_weights import DTYPES, check_method, effective_plan, held_bytes, launch_dtype
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
+from moe_cap.measure.engines.turns import PromptPass, steps_of_turns
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
 from moe_cap.result import EngineRecord
@@ -35,6 +37,8 @@ from moe_cap.result import EngineRecord
 PRECISIONS = {name: precision for precision, name in DTYPES.items()}
 LOADED = re.compile(r"Load weight end\..*?quant=(?P<method>[\w-]+)")
 ROUTED_AT_ONCE = 8
+OTHERWISE = f"how SGLang forms its passes is known only where its settings say {dict(IN_TURN)}"
+UNALIGNED = "the tokens' arrivals, or the passes with prompts in SGLang's log, do not line up to forward passes"
 
 
 def generate_body(tokens: Sequence[int], prompt_tokens: int) -> dict[str, JsonValue]:
@@ -164,6 +168,19 @@ class SglangSession(ServerSession):
     def weights_bytes(self) -> float:
         """Every value of the checkpoint as asked or as stored."""
         return held_bytes(self._spec.files, self._spec.precision)
+
+    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
+        """The timed pass, with its forward passes where the server's settings let them be told."""
+        self.serve(self._spec)
+        before = len(self._listed())
+        run = super().run(requests, concurrency)
+        if not takes_turns(self._about.arguments):
+            return replace(run, no_steps_reason=OTHERWISE)
+        steps = steps_of_turns(requests, run.completions, self._listed()[before:])
+        return replace(run, steps=steps, no_steps_reason=None if steps else UNALIGNED)
+
+    def _listed(self) -> tuple[PromptPass, ...]:
+        return parse_prompt_passes(self.server.said())
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same tokens through SGLang itself, recorded."""
