@@ -98,15 +98,16 @@ def timing_table(rows: Sequence[Row]) -> Iterator[str]:
 
 def routing_table(rows: Sequence[Row]) -> Iterator[str]:
     """The routing pass of one level over its timing pass."""
-    yield "| engine | batch | timing pass, s | routing pass, s | routing / timing | with starts | more a step, ms |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| engine | batch | timing pass, s | routing pass, s | routing / timing | starts, s | with starts | more a step, ms |"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         if (cost := row.routing) is None:
             continue
+        starts = "" if cost.starts_s is None else " + ".join(f"{start_s:.1f}" for start_s in cost.starts_s)
         step = "" if cost.step_s is None else f"{cost.step_s * 1e3:.3f}"
         yield (
             f"| {row.engine} {row.version} | {row.batch} | {cost.timed_s:.3f} | {cost.routed_s:.3f} | {cost.share:.2f} "
-            f"| {cost.share_with_starts:.2f} | {step} |"
+            f"| {starts} | {cost.share_with_starts:.2f} | {step} |"
         )
 
 

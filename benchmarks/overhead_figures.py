@@ -179,6 +179,11 @@ class RoutingCost:
         return self.routed_s / self.timed_s
 
     @property
+    def starts_s(self) -> tuple[float, float] | None:
+        """Until the recording server is up, and until the timed one is up again; None without a server."""
+        return None if self.back_s is None else (max(0.0, self.first_s - self.routed_s), self.back_s)
+
+    @property
     def share_with_starts(self) -> float:
         """The same with the second start, and with the one that brings the timed server back."""
         return (self.first_s + (self.back_s or 0.0)) / self.timed_s

@@ -146,8 +146,9 @@ def test_answers_that_both_sides_gave_are_counted() -> None:
 def test_the_price_of_the_routing_pass() -> None:
     cost = RoutingCost((2.0, 2.0, 9.0), first_s=13.0, again_s=(3.0, 3.0, 8.0), back_s=7.0, steps=None)
     assert (cost.share, cost.share_with_starts, cost.step_s) == (1.5, 10.0, None)
+    assert cost.starts_s == (10.0, 7.0)
     in_process = RoutingCost((2.0,), first_s=2.5, again_s=(3.0,), back_s=None, steps=100)
-    assert in_process.share_with_starts == 1.25
+    assert (in_process.share_with_starts, in_process.starts_s) == (1.25, None)
     assert in_process.step_s == pytest.approx(0.010)
 
 
@@ -257,7 +258,7 @@ def test_the_command_prints_both_tables_and_keeps_everything(
     assert f"| engine 1 | 8 | 10.000 | {10 * ratio:.3f} | {ratio:.4f} " in table
     assert f"| {verdict} |" in table
     assert "| 1 of 4 |" in table
-    assert "| engine 1 | 8 | 2.000 | 3.000 | 1.50 | 10.00 |  |" in table
+    assert "| engine 1 | 8 | 2.000 | 3.000 | 1.50 | 10.0 + 7.0 | 10.00 |  |" in table
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert row["verdict"] == verdict
     assert [side["tpot_s"] for side in row["blocks"][0]["bare"]] == [0.010, 0.010]
