@@ -86,6 +86,21 @@ def test_a_prompt_that_may_have_been_cut_makes_its_passes_mixed() -> None:
     assert {step.kind for step in steps[len(until) :]} == {StepKind.DECODE}
 
 
+def test_a_prompt_is_cut_where_another_one_left_too_little_room() -> None:
+    # Of 8 tokens a pass: the first computes one prompt of 5 and 3 tokens of the other, the second the rest of that.
+    requests = [Request("r0", (1,) * 5, 6), Request("r1", (1,) * 5, 6)]
+    completions = [
+        Completion(request.id, (1,) * 6, 5.0, times, times[-1])
+        for request, times in zip(
+            requests, ((5.1, 5.2, 5.3, 5.4, 5.5, 5.6), (5.2, 5.3, 5.4, 5.5, 5.6, 5.7)), strict=True
+        )
+    ]
+    cut = [step.kind for step in steps_of_arrivals(requests, completions, batched_tokens=8)]
+    assert cut == [StepKind.MIXED] * 2 + [StepKind.DECODE] * 5
+    whole = [step.kind for step in steps_of_arrivals(requests, completions, batched_tokens=10)]
+    assert whole == [StepKind.PREFILL, StepKind.MIXED] + [StepKind.DECODE] * 5
+
+
 def in_pieces(done: Completion, rng: random.Random, share: float) -> Completion:
     """As a busy server hands tokens over: some wait for the next one."""
     times = list(done.token_s)
