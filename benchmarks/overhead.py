@@ -98,7 +98,7 @@ def timing_table(rows: Sequence[Row]) -> Iterator[str]:
 
 def routing_table(rows: Sequence[Row]) -> Iterator[str]:
     """The routing pass of one level over its timing pass."""
-    yield "| engine | batch | timing pass, s | routing pass, s | routing / timing | starts, s | with starts | more a step, ms |"
+    yield "| engine | batch | timing, s | routing, s | routing / timing | starts, s | with starts | more a step, ms |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         if (cost := row.routing) is None:

@@ -185,8 +185,8 @@ class RoutingCost:
 
     @property
     def share_with_starts(self) -> float:
-        """The same with the second start, and with the one that brings the timed server back."""
-        return (self.first_s + (self.back_s or 0.0)) / self.timed_s
+        """The same with the second start, and with the one that brings the timed server back, where there is one."""
+        return self.share if self.back_s is None else (self.first_s + self.back_s) / self.timed_s
 
     @property
     def step_s(self) -> float | None:

@@ -148,7 +148,7 @@ def test_the_price_of_the_routing_pass() -> None:
     assert (cost.share, cost.share_with_starts, cost.step_s) == (1.5, 10.0, None)
     assert cost.starts_s == (10.0, 7.0)
     in_process = RoutingCost((2.0,), first_s=2.5, again_s=(3.0,), back_s=None, steps=100)
-    assert (in_process.share_with_starts, in_process.starts_s) == (1.25, None)
+    assert (in_process.share_with_starts, in_process.starts_s) == (1.5, None)
     assert in_process.step_s == pytest.approx(0.010)
 
 
