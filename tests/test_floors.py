@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "moe_cap.errors": 0, "moe_cap.precision": 0, "moe_cap.architecture": 0, "moe_cap.hardware": 0,
     "moe_cap.routing": 0, "moe_cap.submission": 0, "moe_cap.result": 0, "moe_cap.quantity": 0, "moe_cap.offerings": 0,
+    "moe_cap.expert_trace": 0,
     "moe_cap.metrics": 1, "moe_cap.planner": 1,
     "moe_cap.store": 2, "moe_cap.queue": 2, "moe_cap.results": 2, "moe_cap.board": 2, "moe_cap.settings": 2,
     "moe_cap.reported": 2, "moe_cap.preflight": 2,

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lm-eval
 
 SHIPPED = CHECKOUT / "assets" / "cap-tiny-moe"
 OUTPUT_FILES = {"result.json", "evaluate.log", "engine.log", "progress.json"}
+TRACES = {"trace-1-in-flight.npz", "trace-2-in-flight.npz"}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_request_becomes_a_result(tiny_folder: Path, tmp_path: Path, settings:
     request = write_request(tmp_path, tiny_folder, tasks=["cap_copy"], accuracy_limit=5, repeats=2)
     code, output = run(tmp_path, settings, request)
     assert code == 0
-    assert {path.name for path in output.iterdir()} == OUTPUT_FILES | {"samples-cap_copy.jsonl"}
+    assert {path.name for path in output.iterdir()} == OUTPUT_FILES | TRACES | {"samples-cap_copy.jsonl"}
     result = result_of(output)
     asked = parse_submission(request.read_bytes())
     assert result.submission == asked

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "import": Command("moe_cap.cli.imports", "Enter results that were measured elsewhere, with their source."),
     "evaluate": Command("moe_cap.cli.evaluate", "Measure one system on this machine, without a queue."),
     "profile": Command("moe_cap.cli.profile", "Measure a deployment of your own; sweeps, table, plots."),
+    "trace": Command("moe_cap.cli.trace", "Distinct experts of a stored routing trace, for any batch size."),
     "describe": Command("moe_cap.cli.describe", "Count a model's parameters and bytes from its config.json."),
     "step": Command("moe_cap.cli.step", "Bytes and FLOPs of one step of a model."),
     "cost": Command("moe_cap.cli.cost", "What a system costs to buy, to run and to rent."),

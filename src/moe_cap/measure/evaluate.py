@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
+from moe_cap.expert_trace import trace_name, write_trace
 from moe_cap.hardware import detect_machine
 from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
 from moe_cap.measure.accuracy import measure_accuracy
@@ -30,7 +31,7 @@ from moe_cap.measure.load.validity import Rules
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of, why_no_offload_bytes
-from moe_cap.measure.points import LevelResult, System, build_point, wrong_bytes
+from moe_cap.measure.points import LevelResult, System, build_point, expert_trace, wrong_bytes
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
@@ -53,7 +54,7 @@ class Job:
 
     Attributes:
         run_uuid: identity of this run; the result's id follows from it and from the submission.
-        output: folder for the engine's log and for the samples of the accuracy tasks.
+        output: folder for the engine's log, the routing traces and the samples of the accuracy tasks.
         settings: where this machine keeps its probe and local problems, its operator's figures, its read-only token.
         environ: variables of this process, for the record.
         now: when the run began.
@@ -187,6 +188,9 @@ def _carry(
     machine = subject.elsewhere or _machine(job, subject, session, own)
     carrier = Carrier(asked, session, architecture, _passages(job), meter.only(machine.gpus), job.progress)
     levels = tuple(carrier.measure(level) for level in levels_of(asked))
+    for level in levels:
+        if trace := expert_trace(level, architecture):
+            write_trace(trace, job.output / trace_name(level.load))
     accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     storage = session.storage(architecture)
     return Measured(machine, levels, accuracy, session.describe(), session.weights_bytes(), storage)

@@ -1,8 +1,8 @@
 """One evaluation as a process: request file in, result or failure file out, progress and log beside it.
 
 Files in the output folder: `result.json` (the Result) or `failure.json` ({"error": class of moe_cap.errors,
-"message": for people}), `samples-<task>.jsonl` (answers and scores), `evaluate.log`, `engine.log`. Everything runs
-in this process, so that killing its group leaves nothing behind.
+"message": for people}), `samples-<task>.jsonl` (answers and scores), `trace-<load>.npz` (which experts every token went
+to), `evaluate.log`, `engine.log`. Everything runs in this process, so that killing its group leaves nothing behind.
 """
 
 from __future__ import annotations

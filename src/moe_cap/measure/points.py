@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moe_cap.architecture import Architecture
+from moe_cap.expert_trace import ExpertTrace, activated_at, join_sequences, recorded_batches
 from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
-from moe_cap.measure.engines.base import EngineRun, Request, RoutingRows
+from moe_cap.measure.engines.base import EngineRun, Request
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
 from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities
@@ -21,13 +21,11 @@ from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import StoragePlan, stored_bytes
 from moe_cap.quantity import Quantity, known, unknown
 from moe_cap.result import Load, Point, RawRequest, RawStep
-from moe_cap.routing import RoutingSource, Step, StepKind, activated_experts_at_batch, expert_histogram
+from moe_cap.routing import RoutingSource, Step, StepKind, expert_histogram
 
 J_PER_KWH = 3.6e6
 BYTES_TOLERANCE = 0.01
 """How far the accounting's weights may be from the bytes that the engine holds before a point is not believed."""
-STEPS_FOR_BATCH_CURVE = 64
-"""Evenly spaced decode positions from which the curve over batch sizes is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +92,16 @@ def build_point(level: LevelResult, system: System) -> Point:
     quantities["routing_agreement"] = _agreement(level.traces)
     quantities |= _energy(level, system)
     quantities |= _costs(level, system, quantities)
-    rows = level.traces[0].rows
+    trace = expert_trace(level, arch)
     return Point(
         load=level.load,
         quantities=quantities,
         routing_source=source,
-        activated_by_layer=_by_layer(steps[0]) if rows else None,
-        expert_tokens=_expert_tokens(rows, arch) if rows else None,
-        activated_by_batch_size=_by_batch_size(rows, level.requests) if rows else None,
+        activated_by_layer=_by_layer(steps[0]) if trace else None,
+        expert_tokens=_expert_tokens(trace) if trace else None,
+        activated_by_batch_size={size: activated_at(trace, size).mean for size in recorded_batches(trace)}
+        if trace
+        else None,
         invalid=_invalid(quantities) + wrong_bytes(system),
         requests=requests,
         steps=tuple(_raw_step(step, index) for index, group in enumerate(steps) for step in group),
@@ -235,25 +235,17 @@ def _by_layer(steps: Sequence[Step]) -> tuple[float, ...] | None:
     return tuple(float(mean) for mean in np.mean(np.asarray(decode), axis=0))
 
 
-def _expert_tokens(rows: Mapping[str, RoutingRows], arch: Architecture) -> tuple[tuple[int, ...], ...]:
+def expert_trace(level: LevelResult, arch: Architecture) -> ExpertTrace | None:
+    """The routing of the level's first repetition, in the order of its requests; None where nothing was traced."""
+    rows = level.traces[0].rows
+    traced = [request for request in level.requests if request.id in rows]
+    if not traced:
+        return None
+    return join_sequences(
+        [rows[request.id].experts for request in traced], [len(request.prompt) for request in traced], arch.num_experts
+    )
+
+
+def _expert_tokens(trace: ExpertTrace) -> tuple[tuple[int, ...], ...]:
     """Tokens that each expert received, prompts included, [layers][experts]."""
-    ids = np.concatenate([trace.experts for trace in rows.values()])
-    return tuple(tuple(int(count) for count in layer) for layer in expert_histogram(ids, arch.num_experts))
-
-
-def _by_batch_size(rows: Mapping[str, RoutingRows], requests: Sequence[Request]) -> dict[int, float]:
-    """Mean distinct experts per layer if 1, 2, 4 ... of the traced sequences had been decoded together."""
-    decoded = _decode_ids(rows, requests)
-    sizes = [2**power for power in range(decoded.shape[0].bit_length())]
-    return {size: float(np.mean(activated_experts_at_batch(decoded, size))) for size in sizes}
-
-
-def _decode_ids(rows: Mapping[str, RoutingRows], requests: Sequence[Request]) -> NDArray[np.int16]:
-    """Ids of the decoded positions, [sequences, steps, layers, top_k], thinned to `STEPS_FOR_BATCH_CURVE` steps.
-
-    Answers of different lengths are taken as far as the shortest goes.
-    """
-    decoded = [rows[request.id].experts[len(request.prompt) :] for request in requests if request.id in rows]
-    stacked = np.stack([ids[: min(map(len, decoded))] for ids in decoded])
-    chosen = np.linspace(0, stacked.shape[1] - 1, min(stacked.shape[1], STEPS_FOR_BATCH_CURVE)).astype(int)
-    return stacked[:, chosen]
+    return tuple(tuple(map(int, layer)) for layer in expert_histogram(trace.experts, trace.num_experts))
