@@ -51,6 +51,8 @@ def test_requests_run_together_and_answers_may_end_on_a_server_of_their_own(
         free = tokenizer.decode(model.generate(prompt, **asked)[0, prompt.shape[1] :].tolist())
         assert answer == free.split("\n")[0]
 
+    said, forced = rows[0].predicted, run.completions[0].tokens  # the replay is in bf16, the server in fp32
+    assert sum(mine == theirs for mine, theirs in zip(said, forced, strict=True)) >= 0.8 * OUTPUT
     first_last = min(done.token_s[-1] for done in run.completions)
     assert all(done.token_s[0] < first_last for done in run.completions)
     computed = Counter[str]()

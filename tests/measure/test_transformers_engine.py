@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def test_the_end_token_does_not_end_a_timed_answer(session: Session, monkeypatch
 def _attached(model: torch.nn.Module) -> tuple[int, str]:
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
     return hooks, model.config._experts_implementation
+
+
+def test_a_forbidden_token_is_neither_said_nor_predicted(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    spec = ENGINE.launch_spec(tiny_files, "fp32")
+    requests = make_requests(2, output=6)
+    free = ENGINE.start(spec, tmp_path / "log").run(requests, 2)
+    banned = free.completions[0].tokens[0]
+    told = replace(spec, options={**spec.options, "forbidden_tokens": [banned]})
+    session = ENGINE.start(told, tmp_path / "log")
+    run = session.run(requests, 2)
+    assert all(banned not in done.tokens for done in run.completions)
+    rows = session.route(requests, run.completions)
+    assert [row.predicted for row in rows] == [done.tokens for done in run.completions]
+    assert all(banned not in row.predicted for row in session.route(requests, free.completions))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -270,8 +270,14 @@ class EndpointSession:
             return ()
         if self._replayer is None:
             transformers = load_engine("transformers")
-            self._replayer = transformers.start(transformers.launch_spec(self._spec.files, REPLAY_PRECISION), self._log)
+            spec = transformers.launch_spec(files, REPLAY_PRECISION)
+            options: dict[str, JsonValue] = {**spec.options, "forbidden_tokens": [*self._forbidden_tokens()]}
+            self._replayer = transformers.start(replace(spec, options=options), self._log)
         return route_alike(self._replayer, requests, completions)
+
+    def _forbidden_tokens(self) -> tuple[int, ...]:
+        """What a timed answer may not say here; a replay has to predict under the same ban."""
+        return ()
 
     def score(self, continuations: Sequence[Continuation]) -> list[Score]:
         """By echoed log-probabilities, several at once."""

@@ -89,6 +89,10 @@ class TransformersServeSession(ServerSession):
         prompts = [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]
         return run_load(LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules))
 
+    def _forbidden_tokens(self) -> tuple[int, ...]:
+        """The end token, by `suppress_tokens` of every timed request."""
+        return (self._tokenizer.end_token,)
+
     def _text_of(self, request: Request) -> str:
         text = self._tokenizer.decode(request.prompt, special_tokens=True)
         if tuple(self._tokenizer.encode(text)) != request.prompt:

@@ -128,16 +128,22 @@ class TransformersSession:
         return lock_step(self._batch, requests, concurrency)
 
     def _batch(self, requests: Sequence[Request]) -> EngineRun:
-        config = fixed_length(requests[0].output_tokens, self._cache, compiled=self._compiled)
+        config = self._fixed_length(requests[0].output_tokens, compiled=self._compiled)
         with torch.inference_mode(), memory_errors(f"a batch of {len(requests)}"):
             return generate_batch(self._model, requests, config)
+
+    def _fixed_length(self, output_tokens: int, *, compiled: bool) -> GenerationConfig:
+        """Without the tokens that the server whose answers are replayed was told never to say."""
+        config = fixed_length(output_tokens, self._cache, compiled=compiled)
+        config.suppress_tokens = self._spec.options.get("forbidden_tokens") or None
+        return config
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same generation once more, with the recorded tokens forced and the experts written down."""
         if not expert_modules(self._model):
             return ()
         forced = ForcedTokens(torch.tensor([completion.tokens for completion in completions]))
-        config = fixed_length(requests[0].output_tokens, self._cache, compiled=False)
+        config = self._fixed_length(requests[0].output_tokens, compiled=False)
         prompts = prompts_of(requests, self._model.device)
         with torch.inference_mode(), memory_errors("the routing pass"), Capture(self._model) as capture:
             self._model.generate(
