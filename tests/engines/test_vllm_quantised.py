@@ -24,8 +24,8 @@ from tests.engines.server_contract import make_requests
 from tests.engines.test_vllm import ENGINE
 
 KERNELS = {"int4": "CPUWNA16LinearKernel", "int8": "CPUInt8ScaledMMLinearKernel"}
-CLOSE = {"int4": 0.03, "int8": 0.3}
-"""In natural logarithms: bf16 rounds elsewhere in another engine, and int8 rounds activations too, in vLLM alone."""
+CLOSE = {"int4": 0.15, "int8": 0.3}
+"""Natural logarithms over three tokens whose logits are bf16, in steps of 0.06; vLLM also rounds int8's activations."""
 HEADS_OF_32 = {"head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 0.1}
 
 

@@ -86,6 +86,18 @@ def test_quantised_checkpoint_cannot_be_asked_for_in_another_precision(settings:
     assert "is stored in fp8" in problem.message
 
 
+def test_a_server_is_asked_for_a_quantised_precision_only_with_a_checkpoint_stored_so(
+    settings: Settings, folder: Path
+) -> None:
+    asked = Submission(model=str(folder), engine="vllm", precision="fp8")
+    (problem,) = look(asked, settings).problems
+    assert problem.field == "precision"
+    assert "take a checkpoint of it that is stored in fp8" in problem.message
+    scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": scheme}))
+    assert look(asked, settings).ok
+
+
 def test_engine_of_the_tests_cannot_be_asked_for(settings: Settings) -> None:
     assert fields(look(Submission(model=str(SHIPPED), engine="fake"), settings)) == ["engine"]
 
