@@ -21,12 +21,15 @@ class Counters:
 
     def __init__(self, measurement: Measurement) -> None:
         self.measurement, self.open = measurement, []
+        self.contexts = 0
 
-    def begin_window(self, key: str) -> None:
+    def begin_window(self, key: str, sync_execution: bool = True) -> None:
         self.open.append(key)
+        self.contexts += sync_execution
 
-    def end_window(self, key: str) -> Measurement:
+    def end_window(self, key: str, sync_execution: bool = True) -> Measurement:
         self.open.remove(key)
+        self.contexts += sync_execution
         return self.measurement
 
 
@@ -70,6 +73,13 @@ def test_a_window_is_closed_when_the_run_fails() -> None:
     with pytest.raises(ZeroDivisionError), PowerMeter(counters, None).window():
         raise ZeroDivisionError
     assert counters.open == []
+
+
+def test_a_window_opens_no_cuda_context_in_this_process() -> None:
+    counters = Counters(Measurement(1.0, {0: 1.0}))
+    with PowerMeter(counters, None).window():
+        assert counters.open == ["timed"]
+    assert counters.contexts == 0
 
 
 def test_without_counters_energy_is_unknown_with_a_reason() -> None:

@@ -25,10 +25,10 @@ class Monitor(Protocol):
     gpu_indices: list[int]
     cpu_indices: list[int]
 
-    def begin_window(self, key: str) -> None:
-        """Read the counters."""
+    def begin_window(self, key: str, sync_execution: bool = ...) -> None:
+        """Read the counters; `sync_execution` waits for every GPU first, by a CUDA context of this process on each."""
 
-    def end_window(self, key: str) -> Any:
+    def end_window(self, key: str, sync_execution: bool = ...) -> Any:
         """Read them again: the difference, joules per device, and the seconds between."""
 
 
@@ -102,16 +102,20 @@ class PowerMeter:
 
     @contextlib.contextmanager
     def window(self) -> Iterator[Window]:
-        """Measure what happens inside."""
+        """Measure what happens inside.
+
+        Nothing is synchronised: a server's work is in another process, where it would say nothing and hold hundreds of
+        megabytes on every GPU; in this process warm-up and timed pass both end with their last tokens on the host.
+        """
         window = Window()
         if self._monitor is None:
             yield window
             return
-        self._monitor.begin_window("timed")
+        self._monitor.begin_window("timed", sync_execution=False)
         try:
             yield window
         finally:
-            energy = _energy(self._monitor.end_window("timed"))
+            energy = _energy(self._monitor.end_window("timed", sync_execution=False))
             window.energy = energy if self._gpus is None else energy.only(self._gpus)
 
     def idle(self, sleep: Callable[[float], None] = time.sleep) -> Energy | None:
