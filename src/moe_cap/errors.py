@@ -33,7 +33,9 @@ MoECapError
     ├── OutOfMemoryError
     ├── RunTimeoutError
     ├── ServerError                  an endpoint answered badly: hung, garbage, 429, 5xx
+    │   └── AccessDeniedError        401, 403: the key is missing or wrong
     ├── InvalidRunError              it ran, but the numbers cannot be trusted
+    │   └── LateClientError          because the client was late: the server may be as fast as it likes
     └── AccuracyError                the harness could not score
 """
 
@@ -201,8 +203,16 @@ class ServerError(MeasurementError):
     """An endpoint hung, streamed garbage, or answered with an error status."""
 
 
+class AccessDeniedError(ServerError):
+    """An endpoint wants a key, or another one than it was shown."""
+
+
 class InvalidRunError(MeasurementError):
     """It ran, but a validity rule was broken, so the numbers cannot be trusted."""
+
+
+class LateClientError(InvalidRunError):
+    """The client could not keep up, so its times are not the server's; a quieter machine may give a run."""
 
 
 class AccuracyError(MeasurementError):

@@ -1,6 +1,9 @@
 import json
+import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,10 @@ import pytest
 from load_plans import PATIENT, QUICK
 
 from moe_cap.architecture import parse_config
-from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
+from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError, ServerError
 from moe_cap.measure.engines.base import Continuation, Engine, Request, Session
 from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
-from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
+from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
@@ -167,7 +170,7 @@ def told(answers: dict[str, Any]) -> OpenAiHttp:
         answer = answers.get(request.url.path)
         return httpx2.Response(404) if answer is None else httpx2.Response(200, json=answer)
 
-    return OpenAiHttp("http://engine/v1", {}, httpx2.MockTransport(handle))
+    return OpenAiHttp("http://engine/v1", {}, transport=httpx2.MockTransport(handle))
 
 
 @pytest.mark.parametrize(
@@ -249,3 +252,132 @@ def test_weights_that_the_server_packed_are_not_replayed_by_others(
 def test_connections_that_llama_server_closes_are_not_used_again() -> None:
     assert told({"/v1/models": {}, "/version": {"version": "1"}}).about().keeps_connections
     assert not told({"/props": {"build_info": "b1"}}).about().keeps_connections
+
+
+class Answering:
+    """A server on the loopback that lets one function write to every client; it serves until the test is over."""
+
+    def __init__(self, write: Callable[[socket.socket, bytes], None]) -> None:
+        self._write = write
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heard: list[bytes] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with suppress(OSError), client:
+            self.heard.append(client.recv(65536))
+            self._write(client, self.heard[-1])
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[Callable[[socket.socket, bytes], None]], Answering]]:
+    with ExitStack() as stack:
+
+        def start(write: Callable[[socket.socket, bytes], None]) -> Answering:
+            server = Answering(write)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+Answer = Callable[[Callable[[socket.socket, bytes], None]], Answering]
+PATIENCE_S = 15.0
+"""Far above every limit below, far below forever."""
+
+
+def hang(client: socket.socket, _asked: bytes) -> None:
+    client.recv(1)
+
+
+def drip_headers(client: socket.socket, _asked: bytes) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        client.sendall(b"X-Drop: 1\r\n")
+        time.sleep(0.02)
+
+
+def drip_body(client: socket.socket, _asked: bytes) -> None:
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        client.sendall(b" ")
+        time.sleep(0.02)
+
+
+def refuse(status: int) -> Callable[[socket.socket, bytes], None]:
+    def write(client: socket.socket, _asked: bytes) -> None:
+        client.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 6\r\n\r\nnot so" % status)
+
+    return write
+
+
+@pytest.mark.parametrize("write", [hang, drip_headers, drip_body])
+def test_a_plain_question_is_over_within_the_limit_of_silence(answering: Answer, tmp_path: Path, write: Any) -> None:
+    chosen = engine(answering(write).url + "/v1")
+    began = time.monotonic()
+    with pytest.raises(EngineStartError, match=r"no OpenAI-compatible server answers.*(within 0\.4 s|Timeout)"):
+        chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+    assert time.monotonic() - began < PATIENCE_S
+
+
+@pytest.mark.parametrize("write", [hang, drip_headers, drip_body])
+def test_a_server_that_tells_nothing_of_itself_is_not_waited_for(answering: Answer, write: Any) -> None:
+    began = time.monotonic()
+    http = OpenAiHttp(answering(write).url + "/v1", {}, Limits(silence_s=0.2))
+    assert http.about() == NOBODY
+    with pytest.raises(ServerError):
+        http.metrics()
+    assert time.monotonic() - began < PATIENCE_S
+
+
+def test_a_server_is_asked_once_who_it_is(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[OpenAiHttp] = []
+    about = OpenAiHttp.about
+    monkeypatch.setattr(OpenAiHttp, "about", lambda http: asked.append(http) or about(http))
+    session = attach(serve(QUICK), tmp_path)
+    session.describe()
+    session.run(requests(2), 1)
+    session.stop()
+    assert len(asked) == 1
+
+
+def test_a_proxy_is_neither_used_nor_shown_the_key(
+    serve: Serve, answering: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = answering(refuse(502))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    session = attach(serve(QUICK), tmp_path, headers={"Authorization": "Bearer sk-1"})
+    assert len(session.run(requests(2), 1).completions) == 2
+    session.stop()
+    assert proxy.heard == []
+
+
+def test_an_address_without_its_ending_is_told_what_to_try(serve: Serve, tmp_path: Path) -> None:
+    root = serve(QUICK).url.removesuffix("/v1")
+    chosen = engine(root)
+    with pytest.raises(EngineStartError, match=f"ends in /v1: try {root}/v1"):
+        chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_a_key_says_where_to_put_it(answering: Answer, tmp_path: Path, status: int) -> None:
+    chosen = engine(answering(refuse(status)).url + "/v1")
+    with pytest.raises(AccessDeniedError, match="set MOE_CAP_API_KEY") as refused:
+        chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
+    assert "no OpenAI-compatible server" not in str(refused.value)
+    assert str(status) in str(refused.value)

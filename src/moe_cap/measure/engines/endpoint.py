@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
-from moe_cap.errors import EngineStartError, InvalidRunError, ServerError
+from moe_cap.errors import InvalidRunError, ServerError
 from moe_cap.measure.engines.base import (
     Capabilities,
     Completion,
@@ -29,7 +29,7 @@ from moe_cap.measure.engines.base import (
 )
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
-from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
+from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.engines.watched import Watch, watch
 from moe_cap.measure.load import (
@@ -60,6 +60,7 @@ class Attachment:
     """A server that answers, and how it is spoken to."""
 
     http: OpenAiHttp
+    about: About
     served: ServedModel
     tokenizer: Tokenizer
     target: Target
@@ -88,14 +89,12 @@ class EndpointEngine:
 
     def probe(self) -> Capabilities:
         """Whether somebody answers; what runs there is told by the session."""
-        http = OpenAiHttp(self.url, self.headers)
+        http = OpenAiHttp(self.url, self.headers, self.limits)
         try:
             http.models()
             reason, version = None, http.about().version
         except ServerError as error:
             reason, version = str(error), None
-        finally:
-            http.close()
         return Capabilities(reason is None, reason, version, RoutingSource.REPLAY, step_times=False)
 
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
@@ -111,35 +110,19 @@ class EndpointEngine:
 
         Raises:
             EngineStartError: nobody answers there, or the model is not served.
+            AccessDeniedError: the key is missing or wrong.
             ServerError: it answers badly.
             InvalidRunError: it counts other tokens than the model's own tokenizer.
         """
-        http = OpenAiHttp(self.url, self.headers)
-        try:
-            served = _served_model(http, self.url, self.model)
-            tokenizer = self.read_tokenizer(spec.files)
-            target = Target(self.url, served.name, headers=self.headers)
-            dialect = agree_on_dialect(target, tokenizer, self.limits)
-            keeps = http.about().keeps_connections
-        except BaseException:
-            http.close()
-            raise
-        headers = self.headers if keeps else {**self.headers, "Connection": "close"}
+        http = OpenAiHttp(self.url, self.headers, self.limits)
+        served = http.served(self.model)
+        about = http.about()
+        tokenizer = self.read_tokenizer(spec.files)
+        headers = self.headers if about.keeps_connections else {**self.headers, "Connection": "close"}
+        target = Target(self.url, served.name, headers=self.headers)
+        dialect = agree_on_dialect(target, tokenizer, self.limits)
         target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra, headers=headers)
-        return Attachment(http, served, tokenizer, target, dialect)
-
-
-def _served_model(http: OpenAiHttp, url: str, wanted: str | None) -> ServedModel:
-    try:
-        models = http.models()
-    except ServerError as error:
-        raise EngineStartError(f"no OpenAI-compatible server answers at {url}: {error}") from error
-    names = ", ".join(model.name for model in models) or "none"
-    chosen = [model for model in models if wanted in {None, model.name}]
-    if len(chosen) != 1:
-        asked = "no single model" if wanted is None else f"no model {wanted!r}"
-        raise EngineStartError(f"{url} serves {asked}; it serves: {names}")
-    return chosen[0]
+        return Attachment(http, about, served, tokenizer, target, dialect)
 
 
 class EndpointSession:
@@ -150,12 +133,12 @@ class EndpointSession:
         self._spec = spec
         self._log = log
         self._http = attachment.http
+        self._introduction = attachment.about
         self._served = attachment.served
         self._tokenizer = attachment.tokenizer
         self._target = attachment.target
         self._dialect = attachment.dialect
         self._replayer: Session | None = None
-        self._name = self._http.about().name
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -170,7 +153,7 @@ class EndpointSession:
 
     def describe(self) -> EngineRecord:
         """What the server says about itself; the precision is what we were told."""
-        about = self._http.about()
+        about = self._introduction
         arguments: dict[str, JsonValue] = {"served_model": self._served.name, "client_dialect": self._dialect.name}
         return EngineRecord(
             name=about.name or "endpoint",
@@ -221,7 +204,7 @@ class EndpointSession:
 
     def watch(self) -> Watch:
         """Begin to watch the server's passes; what our own server does, its engine knows."""
-        return watch(self._name, self._http)
+        return watch(self._introduction.name, self._http)
 
     def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watch) -> EngineRun:
         run.require_valid()
@@ -296,7 +279,6 @@ class EndpointSession:
 
     def stop(self) -> None:
         """Leave the server alone, and end what was started here."""
-        self._http.close()
         if self._replayer is not None:
             self._replayer.stop()
             self._replayer = None

@@ -21,7 +21,7 @@ from moe_cap.measure.engines.base import EngineRun, LaunchSpec, Request
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
-from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
+from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.load import ClosedLoop, FailureKind, LoadPlan, LoadRun, OpenLoop, Prompt, Target, run_load
 from moe_cap.measure.model_files import ModelFiles
@@ -64,7 +64,7 @@ class TransformersServeEngine(ServerEngine):
         served = ServedModel(str(spec.files.folder), None)
         unending = {"generation_config": json.dumps({"suppress_tokens": [tokenizer.end_token]})}
         target = Target(server.url, served.name, running_usage=False, unending=unending)
-        attachment = Attachment(OpenAiHttp(server.url, {}), served, tokenizer, target, TEXT)
+        attachment = Attachment(OpenAiHttp(server.url, {}), NOBODY, served, tokenizer, target, TEXT)
         return self.session(endpoint, spec, server, attachment)
 
     def session(
