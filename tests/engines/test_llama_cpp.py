@@ -11,10 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moe_cap.measure.engines.base import Completion, Continuation, Request, Session
-from moe_cap.measure.engines.llama_cpp import LlamaCppEngine, gguf_storage
+from moe_cap.measure.engines.llama_cpp import LlamaCppEngine
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.model_files import ModelFiles
-from moe_cap.precision import stored_bytes
 from tests.engines.server_contract import (
     OUTPUT,
     PATIENT,
@@ -53,10 +52,10 @@ class TestLlamaCpp(ServerContract):
         expected = [greedy_without_end(measured.files, request) for request in measured.requests]
         assert [done.tokens for done in measured.run.completions] == expected
 
-    def test_the_weights_counted_are_those_of_the_file(self, measured: Measured) -> None:
-        plan = gguf_storage(str(measured.record.weights_dtype))
-        told = ENGINE.gguf(ENGINE.launch_spec(measured.files, "fp32")).stat().st_size
-        assert stored_bytes(measured.architecture, plan) == pytest.approx(told, rel=0.005)
+    def test_the_processor_is_told(self, measured: Measured) -> None:
+        told = measured.record.arguments
+        assert (told["device"], told["devices"]) == ("cpu", [])
+        assert told["processor"]
 
 
 @pytest.fixture(scope="module")
