@@ -13,7 +13,7 @@ import pytest
 
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.launched import ServerSession
-from moe_cap.measure.engines.sglang import SglangEngine
+from moe_cap.measure.engines.sglang import UNALIGNED, SglangEngine
 from moe_cap.measure.model_files import ModelFiles
 from tests.engines.server_contract import PATIENT, ServerContract
 from tests.engines.sglang_passes import as_told, of_message, prompts_of, telling, told_passes
@@ -69,5 +69,6 @@ def test_passes_read_off_the_arrivals_are_those_that_sglang_told(
     with told_passes(told_session, tmp_path) as passes:
         run = told_session.run(requests, concurrency)
     read = [as_told(step, prompts_of(requests)) for step in run.steps]
+    assert run.no_steps_reason in {None, UNALIGNED}, "only a busy machine may be the reason"
     assert read in ([], [of_message(told) for told in passes]), "told nothing, or the truth"
     print(f"\n{len(read)} of {len(passes)} passes were told")

@@ -112,4 +112,8 @@ def test_passes_are_told_only_under_the_settings_that_make_them_so() -> None:
         ("pp_size", 2), ("disaggregation_mode", "decode"),
     ):  # fmt: skip
         assert not takes_turns({**IN_TURN, name: other})
-        assert not takes_turns({key: value for key, value in IN_TURN.items() if key != name})
+
+
+def test_an_unset_setting_is_not_told_and_any_other_must_be() -> None:
+    for left_out, unset in IN_TURN.items():
+        assert takes_turns({name: value for name, value in IN_TURN.items() if name != left_out}) is (unset is None)

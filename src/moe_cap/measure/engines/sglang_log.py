@@ -28,5 +28,5 @@ def parse_prompt_passes(said: str) -> tuple[PromptPass, ...]:
 
 
 def takes_turns(settings: Mapping[str, JsonValue]) -> bool:
-    """Whether the server, by its own words, runs as `moe_cap.measure.engines.turns` reads it."""
-    return all(name in settings and settings[name] == value for name, value in IN_TURN.items())
+    """Whether the server, by its own words, runs as `moe_cap.measure.engines.turns` reads it; unset ones are untold."""
+    return all(settings.get(name) == value for name, value in IN_TURN.items())
