@@ -130,7 +130,7 @@ class RawRequest(Record):
 
     sent_s: float
     token_s: tuple[float, ...]
-    """Arrival of each output token."""
+    """Arrival of each output token; of each piece, where the server did not tell how many tokens it held."""
     ended_s: float
     input_tokens: int
     output_tokens: int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from moe_cap.errors import ServerError
 from moe_cap.measure.engines import watched
-from moe_cap.measure.engines.base import Completion, Request
+from moe_cap.measure.engines.arrivals import steps_of_arrivals
+from moe_cap.measure.engines.base import Completion, Request, Untold
 from moe_cap.measure.engines.watched import counter, watch
 from moe_cap.routing import StepKind
 
@@ -65,6 +67,27 @@ def test_speculation_hides_the_steps() -> None:
     assert "speculatively" in str(steps("vllm", Server(text))[1])
     many = Server("llamacpp:tokens_predicted_total 0\n", "llamacpp:tokens_predicted_total 12\n")
     assert "12 tokens came in 7 pieces" in str(steps("llamacpp", many, chunks=7)[1])
+
+
+def test_tokens_whose_times_are_not_known_hide_the_steps() -> None:
+    pieces = [replace(done, tokens=(), token_s=done.token_s[::2], untold=Untold("text", 6)) for done in COMPLETIONS]
+    found, reason = watch("vllm", vllm(100, 112)).steps(REQUESTS, pieces, 6)
+    assert (found, reason) == (
+        (),
+        "12 tokens came in 6 pieces, and the server does not tell how many were in which",
+    )
+    assert steps_of_arrivals(REQUESTS, pieces, 0) == ()
+
+
+def test_a_server_whose_counters_are_gone_after_the_load_says_so() -> None:
+    class Once(Server):
+        def metrics(self) -> str:
+            told = super().metrics()
+            self.texts.clear()
+            return told
+
+    found, reason = steps("vllm", Once(vllm(100).texts[0]))
+    assert (found, reason) == ((), "whether others were served cannot be told: /metrics: HTTP 501")
 
 
 def test_a_server_without_counters_is_told_how_to_have_them() -> None:

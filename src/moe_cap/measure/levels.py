@@ -193,7 +193,7 @@ class Carrier:
             num_requests=level.number,
         )
         answers = [completion for timed in passes for completion in timed.run.completions if completion.error is None]
-        degenerate = sum(is_degenerate(session.tokenizer.decode(answer.tokens)) for answer in answers)
+        degenerate = sum(is_degenerate(answer.text(session.tokenizer)) for answer in answers)
         slo = Slo(**asked.objectives.model_dump()) if asked.objectives else None
         return LevelResult(load, requests, tuple(passes), tuple(traces), degenerate, slo)
 

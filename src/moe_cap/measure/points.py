@@ -118,7 +118,7 @@ def raw_requests(level: LevelResult) -> tuple[RawRequest, ...]:
             token_s=tuple(time_s - origin_s for time_s in done.token_s),
             ended_s=done.ended_s - origin_s,
             input_tokens=prompts[done.request_id],
-            output_tokens=len(done.tokens),
+            output_tokens=done.num_tokens,
             intended_s=None if done.intended_s is None else done.intended_s - origin_s,
             error=done.error,
             repeat=repeat,
@@ -160,7 +160,7 @@ def _agreement(traces: Sequence[Trace]) -> Quantity:
 
 
 def _output_tokens(runs: Sequence[EngineRun]) -> int:
-    return sum(len(completion.tokens) for run in runs for completion in run.completions)
+    return sum(completion.num_tokens for run in runs for completion in run.completions)
 
 
 def _energy(level: LevelResult, system: System) -> dict[str, Quantity]:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from load_plans import PATIENT, QUICK
 
 from moe_cap.architecture import parse_config
 from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError, ServerError
-from moe_cap.measure.engines.base import Continuation, Engine, Request, Session
+from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
 from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
 from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules
+from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.model_files import ModelFiles, find_model
@@ -43,8 +45,12 @@ class WordTokenizer:
 
 
 def engine(url: str, **changes: Any) -> EndpointEngine:
-    told = {"limits": Limits(connect_s=2.0, silence_s=0.4, request_s=10.0), "rules": PATIENT}
-    return EndpointEngine(url, read_tokenizer=lambda _files: WordTokenizer(), **(told | changes))
+    told = {
+        "limits": Limits(connect_s=2.0, silence_s=0.4, request_s=10.0),
+        "rules": PATIENT,
+        "read_tokenizer": lambda _files: WordTokenizer(),
+    }
+    return EndpointEngine(url, **(told | changes))
 
 
 def attach(server: MockServer, tmp_path: Path, **changes: Any) -> EndpointSession:
@@ -76,17 +82,60 @@ def test_a_server_that_refuses_our_fields_is_spoken_to_plainly(serve: Serve, tmp
     session = attach(serve(Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True)), tmp_path)
     assert session.describe().arguments["client_dialect"] == "final usage only"
     run = session.run(requests(4), 2)
-    assert {len(completion.tokens) for completion in run.completions} == {4}
+    assert {(completion.num_tokens, len(completion.token_s)) for completion in run.completions} == {(4, 4)}
     session.stop()
 
 
+PLAIN = Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True)
+"""An ordinary server: no token ids, and usage at the end alone."""
+
+
+class OtherWords(WordTokenizer):
+    """Does not find as many tokens in an answer as it was made of."""
+
+    def encode(self, text: str, *, special_tokens: bool | None = None) -> list[int]:
+        return super().encode(text) if special_tokens is None else [1]
+
+
 def test_tokens_that_nobody_can_tell_are_not_made_up(serve: Serve, tmp_path: Path) -> None:
-    behaviour = Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True, tokens_per_chunk=2)
-    session = attach(serve(behaviour), tmp_path)
+    chosen = engine(serve(replace(PLAIN, tokens_per_chunk=2)).url)
+    session = chosen.start(chosen.launch_spec(find_model(Submission(model=str(SHIPPED))), "bf16"), tmp_path / "log.txt")
     with pytest.raises(InvalidRunError, match="does not tell which tokens"):
         session.run(requests(4), 2)
     assert len(session.load(requests(4), 2).requests) == 4
     session.stop()
+
+
+def test_a_plain_server_is_measured_where_nobody_asks_which_tokens_it_said(serve: Serve, tmp_path: Path) -> None:
+    asked = requests(4)
+    session = attach(serve(PLAIN), tmp_path, read_tokenizer=lambda _files: OtherWords())
+    run = session.run(asked, 2)
+    check_lengths(asked, run.completions)
+    for done in run.completions:
+        assert (done.tokens, done.num_tokens, len(done.token_s)) == ((), 4, 4)
+        assert len(done.text(session.tokenizer).split()) == 4
+    assert session.route(asked, run.completions) == ()
+    session.stop()
+
+
+def test_several_tokens_in_a_piece_have_the_times_of_the_pieces_and_the_servers_count(
+    serve: Serve, tmp_path: Path
+) -> None:
+    asked = requests(4)
+    session = attach(serve(replace(PLAIN, tokens_per_chunk=3)), tmp_path)
+    run = session.run(asked, 2)
+    check_lengths(asked, run.completions)
+    assert {(done.num_tokens, len(done.token_s)) for done in run.completions} == {(4, 2)}
+    session.stop()
+
+
+def test_an_untold_answer_that_is_too_short_or_has_no_times_is_refused() -> None:
+    (asked,) = requests(1)
+    whole = Completion(asked.id, (), 0.0, (1.0, 2.0), 2.0, untold=Untold("four words it has", 4))
+    check_lengths([asked], [whole])
+    for broken in (replace(whole, untold=Untold("three it has", 3)), replace(whole, token_s=())):
+        with pytest.raises(InvalidRunError, match="instead of 4"):
+            check_lengths([asked], [broken])
 
 
 def test_requests_that_failed_stay_in_the_run_as_failed(serve: Serve, tmp_path: Path) -> None:

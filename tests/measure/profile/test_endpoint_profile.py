@@ -54,6 +54,21 @@ def test_a_server_becomes_a_complete_result(serve: Serve, words: str, profile: P
     assert "% done" in profile.err
 
 
+def test_a_plain_server_becomes_a_result_without_its_token_ids(serve: Serve, words: str, profile: Profile) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.002, refuse_running_usage=True, tokens_per_chunk=4))
+    profile("--api-url", server.url, "--model", words, *SHAPE)
+    (result,) = profile.results()
+    (point,) = result.points
+    assert {(request.output_tokens, len(request.token_s)) for request in point.requests} == {(6, 2)}
+    for request in point.requests:
+        assert point.quantities["tpot_s_p50"].value is not None
+        assert request.token_s[0] < request.token_s[1] <= request.ended_s
+    first = point.requests[0]
+    slowest = max((request.ended_s - request.token_s[0]) / 5 for request in point.requests)
+    assert 0 < point.quantities["tpot_s_p50"].value <= slowest, first
+    assert not any("blank" in warning for warning in result.warnings)
+
+
 def test_the_address_and_the_key_are_in_no_file(
     serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

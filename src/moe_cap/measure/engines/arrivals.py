@@ -30,7 +30,7 @@ def steps_of_arrivals(
             since its request was sent mixed ones, which count in no figure.
     """
     answered = sorted(zip(requests, completions, strict=True), key=lambda pair: pair[1].token_s[:1])
-    if any(done.error is not None or len(done.token_s) < 2 for _, done in answered):
+    if any(done.error is not None or not 2 <= len(done.token_s) == done.num_tokens for _, done in answered):
         return ()
     passes: list[Pass] = []
     gap_s = usual_gap_s(completions)

@@ -77,11 +77,25 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Untold:
+    """An answer whose server does not tell which tokens it was.
+
+    Attributes:
+        text: as it came.
+        num_tokens: as the server counted them.
+    """
+
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answered request on the client's monotonic clock, seconds.
 
     Attributes:
-        token_s: arrival of each output token.
+        tokens: ids of the answer; () where only `untold` is known.
+        token_s: arrival of each output token; of each piece, where the server does not tell how many tokens it held.
         intended_s: when the schedule of an open loop wanted it sent.
         error: what went wrong; the tokens that came before it stay.
     """
@@ -93,6 +107,16 @@ class Completion:
     ended_s: float
     error: str | None = None
     intended_s: float | None = None
+    untold: Untold | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the answer."""
+        return len(self.tokens) if self.untold is None else self.untold.num_tokens
+
+    def text(self, tokenizer: Tokenizer) -> str:
+        """The answer, special tokens left out."""
+        return tokenizer.decode(self.tokens) if self.untold is None else self.untold.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from moe_cap.measure.engines.base import (
     Score,
     Session,
     Tokenizer,
+    Untold,
 )
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
@@ -217,23 +218,39 @@ class EndpointSession:
         return EngineRun(completions, steps, run.started_s, ended_s, reason)
 
     def _completion(self, request: Request, events: RequestEvents, run: LoadRun) -> Completion:
-        failed, started_s = events.failure is not None, run.started_s
-        tokens = (events.token_ids or ()) if failed else self._tokens(request, events)
+        started_s = run.started_s
+        tokens = self._tokens(request, events)
         return Completion(
             request_id=request.id,
-            tokens=tokens,
+            tokens=tokens or (),
             sent_s=started_s + events.sent_s,
             token_s=tuple(started_s + at_s for at_s in events.token_s),
             ended_s=started_s + events.ended_s,
-            error=str(events.failure) if failed else None,
+            error=None if events.failure is None else str(events.failure),
             intended_s=started_s + events.intended_s if run.arrivals.concurrency is None else None,
+            untold=Untold(events.text, events.output_tokens) if tokens is None else None,
         )
 
-    def _tokens(self, request: Request, events: RequestEvents) -> tuple[int, ...]:
-        """The answer's ids: told, or the text's own where that gives as many and every one of them has its time."""
-        tokens = events.token_ids
-        if tokens is None:
-            tokens = tuple(self._tokenizer.encode(events.text, special_tokens=False))
+    @property
+    def routes(self) -> bool:
+        """Whether a second pass is going to need the very tokens of the first; see `route`."""
+        files = self._spec.files
+        if not files.weights:
+            return False
+        architecture = parse_config(files.config)
+        stored = read_quantization(files.folder, files.config)
+        packed = not stored.rules and bool(self.storage(architecture).rules)
+        return bool(architecture.moe_blocks) and not packed
+
+    def _tokens(self, request: Request, events: RequestEvents) -> tuple[int, ...] | None:
+        """The answer's ids as told, or the text's own where they are needed; None where nobody knows or asks.
+
+        Raises:
+            InvalidRunError: they are needed, and the text is not of as many tokens as the server counted and timed.
+        """
+        if events.token_ids is not None or events.failure is not None or not self.routes:
+            return events.token_ids
+        tokens = tuple(self._tokenizer.encode(events.text, special_tokens=False))
         if not len(tokens) == len(events.token_s) == events.output_tokens:
             raise InvalidRunError(
                 f"request {request.id}: {events.output_tokens} tokens came in {len(events.chunk_s)} chunks, as text of "
@@ -246,14 +263,11 @@ class EndpointSession:
 
         () without weights here, and where the server packed them itself: transformers would route by other numbers.
         """
-        files = self._spec.files
-        stored = read_quantization(files.folder, files.config)
-        packed = not stored.rules and bool(self.storage(parse_config(files.config)).rules)
-        if not files.weights or packed:
+        if not self.routes:
             return ()
         if self._replayer is None:
             transformers = load_engine("transformers")
-            spec = transformers.launch_spec(files, REPLAY_PRECISION)
+            spec = transformers.launch_spec(self._spec.files, REPLAY_PRECISION)
             options: dict[str, JsonValue] = {**spec.options, "forbidden_tokens": [*self._forbidden_tokens()]}
             self._replayer = transformers.start(replace(spec, options=options), self._log)
         return route_alike(self._replayer, requests, completions)

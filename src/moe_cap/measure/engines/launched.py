@@ -17,6 +17,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from moe_cap.architecture import parse_config
 from moe_cap.errors import EngineStartError, ServerError, SubmissionError
 from moe_cap.measure.engines.base import (
     Capabilities,
@@ -176,6 +177,11 @@ class ServerSession(EndpointSession):
         version = self._about.version or self.engine.probe().version
         arguments = {**self._about.arguments, "load_client_runs": self._client_runs}
         return self._about.model_copy(update={"name": self.engine.name, "version": version, "arguments": arguments})
+
+    @property
+    def routes(self) -> bool:
+        """By the engine itself, or by a replay of weights that are all here."""
+        return bool(parse_config(self._spec.files.config).moe_blocks)
 
     def watch(self) -> Watch:
         """Not from outside."""

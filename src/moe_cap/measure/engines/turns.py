@@ -37,7 +37,7 @@ def steps_of_turns(
         listed: passes with prompts, in order, no others than theirs.
     """
     answers = list(zip(requests, completions, strict=True))
-    if any(done.error is not None or len(done.token_s) < 2 for _, done in answers):
+    if any(done.error is not None or not 2 <= len(done.token_s) == done.num_tokens for _, done in answers):
         return ()
     gap_s = usual_gap_s(completions)
     prompts = _deal(_in_turn(answers, APART * gap_s), listed)

@@ -78,12 +78,17 @@ class Watch:
             completions: theirs, in the same order.
             chunks: pieces in which their tokens came.
         """
-        tokens = sum(len(done.tokens) for done in completions)
+        tokens = sum(done.num_tokens for done in completions)
         if self.scheduler is None or self.unwatched is not None:
             return (), self.unwatched
+        if any(len(done.token_s) != done.num_tokens for done in completions):
+            return (), f"{tokens} tokens came in {chunks} pieces, and the server does not tell how many were in which"
         if self.scheduler.speculation is None and chunks != tokens:
             return (), f"{tokens} tokens came in {chunks} pieces, so a forward pass may have given several of a request"
-        others = self._generated_since(self.scheduler, tokens) - tokens
+        try:
+            others = self._generated_since(self.scheduler, tokens) - tokens
+        except ServerError as error:
+            return (), f"whether others were served cannot be told: {error}"
         if others:
             return (), f"the server counted {others:+.0f} tokens beside ours: others were served in the same passes"
         steps = self.scheduler.read(requests, completions, 0)
