@@ -9,18 +9,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moe_cap.errors import InvalidRunError
+from moe_cap.errors import InvalidRunError, LateClientError
 from moe_cap.measure import evaluate as walk
 from moe_cap.measure import job, level, levels
 from moe_cap.measure.engines import fake
 from moe_cap.measure.engines.base import RoutingRows
 from moe_cap.measure.power import Energy, PowerMeter
+from moe_cap.measure.progress import Progress
 from moe_cap.quantity import QUANTITIES
 from moe_cap.result import Result, parse_result, result_id
 from moe_cap.routing import RoutingSource
@@ -395,12 +397,55 @@ CHILD = """
         # Room for the weights, not for the batch: the limit stands when the load begins.
         here = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (here + {room}, here + {room}))
-        return measure(*arguments)
+        return time(*arguments)
 
-    measure, levels.Carrier.measure = levels.Carrier.measure, cap
+    time, levels.Carrier.time = levels.Carrier.time, cap
     request, output, home = map(Path, sys.argv[1:])
     sys.exit(job.run(request, output, read_settings({{"MOE_CAP_HOME": str(home)}}), run_uuid="run-1"))
 """
+
+
+def late(times: int) -> Callable[..., level.TimedPass]:
+    """A client that is late so often, and then keeps up."""
+    left = [times]
+
+    def timed(*arguments: object) -> level.TimedPass:
+        if left[0]:
+            left[0] -= 1
+            raise LateClientError("limited by its own client: 9 ms late")
+        return level.time_level(*arguments)
+
+    return timed
+
+
+def test_a_pass_whose_client_was_late_is_carried_again_and_the_result_says_so(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "time_level", late(2))
+    code, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder, num_requests=4))
+    assert code == 0
+    (told,) = [text for text in result_of(output).warnings if "carried again" in text]
+    assert told.startswith("2 timed passes of 4 requests")
+
+
+def test_a_client_that_stays_late_gives_no_result(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "time_level", late(levels.REFUSALS + 1))
+    code, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder))
+    assert code == 1
+    assert failure_of(output)["error"] == "LateClientError"
+
+
+def test_every_level_is_timed_before_any_is_traced(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+    enter = Progress.enter
+    monkeypatch.setattr(Progress, "enter", lambda self, stage: (entered.append(stage), enter(self, stage))[1])
+    run(tmp_path, settings, write_request(tmp_path, tiny_folder, tasks=["cap_copy"], accuracy_limit=2))
+    kinds = [stage.split()[0] for stage in entered if stage.split()[0] in {"timing", "accuracy", "routing"}]
+    assert kinds == ["timing", "timing", "accuracy", "routing", "routing"]
 
 
 @pytest.mark.model

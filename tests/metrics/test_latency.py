@@ -121,8 +121,23 @@ def test_a_run_without_a_steady_part_is_taken_whole_and_says_so(concurrency: int
     assert window.end_s == pytest.approx(5)
 
 
-def test_an_open_loop_is_steady_from_first_to_last_send() -> None:
-    assert measurement_window([request(1, 2, 9), request(3, 4, 8)], None) == Window(1, 3, WindowKind.STEADY)
+def test_an_open_loop_is_steady_from_when_answers_have_had_their_time_to_the_last_send() -> None:
+    timings = [request(at, at + 1, at + 5) for at in range(10)]
+    assert measurement_window(timings, None) == Window(5, 9, WindowKind.STEADY)
+
+
+def test_an_open_loop_that_is_over_before_the_first_answer_is_taken_whole() -> None:
+    """Sixteen answers of a second each, sent within three quarters of one: nothing ends in the time of sending."""
+    timings = [request(0.05 * index, 0.05 * index + 0.02, 0.05 * index + 1.02) for index in range(16)]
+    window = measurement_window(timings, None)
+    assert window.kind is WindowKind.WHOLE
+    assert throughput(timings, window).requests_per_s == pytest.approx(16 / 1.77)
+    assert goodput_requests_per_s(timings, Slo(ttft_s=1, e2e_s=5), window) == pytest.approx(16 / 1.77)
+
+
+def test_a_steady_open_loop_delivers_what_arrives() -> None:
+    timings = [request(0.05 * index, 0.05 * index + 0.02, 0.05 * index + 1.02) for index in range(600)]
+    assert throughput(timings, measurement_window(timings, None)).requests_per_s == pytest.approx(20, rel=0.01)
 
 
 def test_no_requests_have_no_window() -> None:

@@ -1,8 +1,8 @@
 """The walk from a submission to its result; a straight line.
 
-Model -> engine -> probe -> for each level: warm-up, timing pass, routing pass -> accuracy through the same engine ->
-metrics -> result. Nothing is published here, and nothing half-measured comes back: every way to fail is a named
-error.
+Model -> engine -> probe -> for each level: warm-up, timing pass -> accuracy through the same engine -> for each level:
+routing pass -> metrics -> result. Nothing is published here, and nothing half-measured comes back: every way to fail is
+a named error.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-
-from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.expert_trace import trace_name, write_trace
@@ -23,17 +21,17 @@ from moe_cap.hardware import detect_machine
 from moe_cap.hardware.own_figures import OwnFigures, read_own_figures
 from moe_cap.measure.accuracy import measure_accuracy
 from moe_cap.measure.costs import assumptions
+from moe_cap.measure.doubts import doubts_of_the_levels, doubts_of_the_run, doubts_of_the_weights
 from moe_cap.measure.engines.base import Engine, LaunchSpec, Session
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
-from moe_cap.measure.load.validity import Rules
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of, why_no_offload_bytes
-from moe_cap.measure.points import LevelResult, System, build_point, expert_trace, wrong_bytes
+from moe_cap.measure.points import LevelResult, System, build_point, expert_trace
 from moe_cap.measure.power import PowerMeter, open_power_meter
-from moe_cap.measure.probe import QUIET_SHARE, busy_share, probe_machine, uuid_of
+from moe_cap.measure.probe import busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
 from moe_cap.precision import StoragePlan, read_quantization, refuse_conversion
@@ -173,9 +171,9 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         assumptions=assumptions(),
         warnings=(
             *job.warnings,
-            *_warnings(system, busy, environment),
-            *_unpacked(subject, found.engine),
-            *_odd(subject, found.levels),
+            *doubts_of_the_run(system, busy, environment),
+            *doubts_of_the_weights(subject.files, found.engine),
+            *doubts_of_the_levels(subject.files, found.levels),
         ),
     )
 
@@ -187,11 +185,12 @@ def _carry(
     job.progress.enter("probing the machine")
     machine = subject.elsewhere or _machine(job, subject, session, own)
     carrier = Carrier(asked, session, architecture, _passages(job), meter.only(machine.gpus), job.progress)
-    levels = tuple(carrier.measure(level) for level in levels_of(asked))
+    timed = [carrier.time(level) for level in levels_of(asked)]
+    accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
+    levels = tuple(map(carrier.trace, timed))
     for level in levels:
         if trace := expert_trace(level, architecture):
             write_trace(trace, job.output / trace_name(level.load))
-    accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     storage = session.storage(architecture)
     return Measured(machine, levels, accuracy, session.describe(), session.weights_bytes(), storage)
 
@@ -253,42 +252,6 @@ def _model_record(files: ModelFiles, architecture: Architecture, weights_bytes: 
         weights_bytes=weights_bytes,
         random_weights=files.random_weights,
     )
-
-
-def _warnings(system: System, busy: float, environment: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    found = [*wrong_bytes(system)]
-    if environment["code_changed"]:
-        found.append(f"the code differs from commit {environment['code_commit']}: nobody else can run this very code")
-    if busy > QUIET_SHARE:
-        found.append(
-            f"the machine was busy before the run began (load average {busy:.1f} per processor): times are long"
-        )
-    return tuple(found)
-
-
-def _unpacked(subject: Subject, engine: EngineRecord) -> Iterator[str]:
-    """A quantised checkpoint whose engine does not tell that its kernels read it packed."""
-    stored = read_quantization(subject.files.folder, subject.files.config)
-    if stored.rules and engine.quantisation is None:
-        yield (
-            f"the engine does not tell that its kernels read the {stored.name} weights as they are stored: where it"
-            " unpacks them, more bytes are read than are counted"
-        )
-
-
-def _odd(subject: Subject, levels: tuple[LevelResult, ...]) -> Iterator[str]:
-    """Levels whose answers look like a broken kernel's; random weights say nothing else.
-
-    A warning and no broken rule: these answers are forced past the model's end of text, and what a sound model says
-    there may be blank (of the shipped model's, a quarter after short problems).
-    """
-    for level in levels if not subject.files.random_weights else ():
-        answers = sum(len(timed.run.completions) for timed in level.passes)
-        if level.degenerate > Rules().max_degenerate_share * answers:
-            yield (
-                f"{level.degenerate} of {answers} timed answers at batch {level.load.batch_size} are blank or one "
-                "character over and over: look at the accuracy before believing the times"
-            )
 
 
 def reproduce_command(asked: Submission, revision: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from moe_cap.architecture import Architecture
-from moe_cap.errors import SubmissionError
+from moe_cap.errors import LateClientError, SubmissionError
 from moe_cap.measure.engines.base import EngineRun, Request, Session
 from moe_cap.measure.level import TimedPass, time_level, time_pass, trace_repeats
 from moe_cap.measure.load.schedule import OpenLoop, constant, gamma, poisson, replay
@@ -23,6 +25,12 @@ from moe_cap.metrics.latency import Slo
 from moe_cap.result import Load
 from moe_cap.submission import Arrivals, Submission
 
+log = logging.getLogger("moe_cap")
+
+REFUSALS = 3
+"""Passes of a level that may be refused for a late client before the level is given up."""
+SECONDS_OF_ARRIVALS = 30
+"""Of an open loop whose number of requests was left open; what is taken to have a steady part."""
 TOGETHER = 8
 """Requests of an open loop that warm up, or are traced, at once: it has no concurrency of its own."""
 
@@ -147,20 +155,39 @@ def levels_of(asked: Submission) -> tuple[Level, ...]:
 
 def open_loops(arrivals: Arrivals, asked: Submission) -> tuple[OpenLoop, ...]:
     """A schedule for each rate, drawn from the submission's seed; or the trace."""
-    count = asked.num_requests or REQUESTS_PER_LEVEL
-    draw: dict[str, Callable[[float], OpenLoop]] = {
-        "constant": lambda rate: constant(rate, count),
-        "poisson": lambda rate: poisson(rate, count, np.random.default_rng(asked.seed)),
-        "gamma": lambda rate: gamma(rate, arrivals.burstiness, count, np.random.default_rng(asked.seed)),
+    draw: dict[str, Callable[[float, int], OpenLoop]] = {
+        "constant": constant,
+        "poisson": lambda rate, count: poisson(rate, count, np.random.default_rng(asked.seed)),
+        "gamma": lambda rate, count: gamma(rate, arrivals.burstiness, count, np.random.default_rng(asked.seed)),
     }
     if arrivals.process not in draw:
         return (replay(arrivals.times_s),)
-    return tuple(draw[arrivals.process](rate) for rate in arrivals.rates_per_s)
+    return tuple(
+        draw[arrivals.process](rate, asked.num_requests or max(REQUESTS_PER_LEVEL, ceil(rate * SECONDS_OF_ARRIVALS)))
+        for rate in arrivals.rates_per_s
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TimedLevel:
+    """A level before its tokens were traced.
+
+    Attributes:
+        refusals: why passes were not believed and carried again.
+    """
+
+    level: Level
+    requests: tuple[Request, ...]
+    passes: tuple[TimedPass, ...]
+    refusals: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """What every level of a run is measured with."""
+    """What every level of a run is measured with.
+
+    All levels are timed before the first is traced: a server that records is another start of it.
+    """
 
     asked: Submission
     session: Session
@@ -169,33 +196,54 @@ class Carrier:
     meter: PowerMeter
     progress: Progress
 
-    def measure(self, level: Level) -> LevelResult:
-        """Warm up, time every repetition, then learn where the tokens went.
+    def time(self, level: Level) -> TimedLevel:
+        """Warm up and time every repetition.
 
         Raises:
             MeasurementError: it could not be measured this time.
         """
-        asked, session = self.asked, self.session
         self.progress.enter(f"warm-up {level.name}")
-        session.warm_up(self._requests(f"warm-{level.key}", level.together), level.together)
+        self.session.warm_up(self._requests(f"warm-{level.key}", level.together), level.together)
         requests = self._requests(f"level-{level.key}", level.number)
-        passes = []
-        for repeat in range(asked.repeats):
-            self.progress.enter(timing_stage(level, repeat, asked.repeats))
-            passes.append(level.time(session, requests, self.meter))
+        passes: list[TimedPass] = []
+        refusals: list[str] = []
+        for repeat in range(self.asked.repeats):
+            self.progress.enter(timing_stage(level, repeat, self.asked.repeats))
+            passes.append(self._believed(level, requests, refusals))
+        return TimedLevel(level, requests, tuple(passes), tuple(refusals))
+
+    def _believed(self, level: Level, requests: Sequence[Request], refusals: list[str]) -> TimedPass:
+        """A pass whose client kept up. One that did not says nothing of the server, for better or worse."""
+        while True:
+            try:
+                return level.time(self.session, requests, self.meter)
+            except LateClientError as error:
+                if len(refusals) == REFUSALS:
+                    raise
+                refusals.append(str(error))
+                log.warning("%s: carried again", error)
+
+    def trace(self, timed: TimedLevel) -> LevelResult:
+        """Learn where the tokens of a timed level went.
+
+        Raises:
+            MeasurementError: what was recorded cannot be believed.
+        """
+        level, requests, passes = timed.level, timed.requests, timed.passes
         self.progress.enter(f"routing {level.name}")
         report = self.progress.within
-        traces = trace_repeats(session, requests, passes, level.together, self.architecture, report)
+        traces = trace_repeats(self.session, requests, passes, level.together, self.architecture, report)
         load = Load(
             **level.told(),
             **self._shape(),
             batch_size=max((len(step.members) for step in passes[0].run.steps), default=None),
             num_requests=level.number,
         )
-        answers = [completion for timed in passes for completion in timed.run.completions if completion.error is None]
-        degenerate = sum(is_degenerate(answer.text(session.tokenizer)) for answer in answers)
-        slo = Slo(**asked.objectives.model_dump()) if asked.objectives else None
-        return LevelResult(load, requests, tuple(passes), tuple(traces), degenerate, slo)
+        answers = [completion for each in passes for completion in each.run.completions if completion.error is None]
+        degenerate = sum(is_degenerate(answer.text(self.session.tokenizer)) for answer in answers)
+        objectives = self.asked.objectives
+        slo = Slo(**objectives.model_dump()) if objectives else None
+        return LevelResult(load, requests, passes, tuple(traces), degenerate, slo, timed.refusals)
 
     def _shape(self) -> Mapping[str, Any]:
         """What the result's `Load` says of the requests."""
@@ -235,10 +283,12 @@ def stage_weights(asked: Submission) -> dict[str, float]:
         "probing the machine": 3.0,
         "writing": 1.0,
     }
+    routing: dict[str, float] = {}
     for level in levels_of(asked):
         batch_s = (asked.input_tokens * level.together / 2000 + asked.output_tokens * (1 + level.together / 16)) / 100
         number = level.number // level.together
         weights[f"warm-up {level.name}"] = batch_s
         weights |= {timing_stage(level, repeat, asked.repeats): number * batch_s for repeat in range(asked.repeats)}
-        weights[f"routing {level.name}"] = 1.5 * number * batch_s
-    return weights | {f"accuracy {task}": 0.03 * (asked.accuracy_limit or 300) for task in asked.tasks}
+        routing[f"routing {level.name}"] = 1.5 * number * batch_s
+    accuracy = {f"accuracy {task}": 0.03 * (asked.accuracy_limit or 300) for task in asked.tasks}
+    return weights | accuracy | routing

@@ -35,6 +35,7 @@ class LevelResult:
     Attributes:
         degenerate: timed answers that are blank or one character over and over, of all repetitions.
         slo: what goodput counts; None where nobody asked for any.
+        refusals: why passes were not believed and carried again.
     """
 
     load: Load
@@ -43,6 +44,7 @@ class LevelResult:
     traces: tuple[Trace, ...]
     degenerate: int
     slo: Slo | None = None
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

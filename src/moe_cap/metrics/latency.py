@@ -161,15 +161,17 @@ class Window:
 def measurement_window(timings: Sequence[RequestTiming], concurrency: int | None) -> Window:
     """The steady window, or the whole run where there is none.
 
-    The steady window lasts from when `concurrency` requests are first in flight (open loop, None: from the first send)
-    until the last one has been sent. A run that sends everything at once, or never reaches its concurrency, has none.
+    The steady window lasts until the last request has been sent. It begins when `concurrency` requests are first in
+    flight. An open loop (None) begins with an empty system, from which nothing can come before the first answers are
+    whole: its window begins when the time that 90 % of the answers took has passed. A run that sends everything at
+    once, never reaches its concurrency, or is over before that, has none.
 
     Raises:
         InvalidInputError: there are no requests, or they took no time.
     """
     if not timings:
         raise InvalidInputError("no requests, so there is no window to take a rate over")
-    reached_s = _concurrency_reached_s(timings, concurrency)
+    reached_s = _load_reached_s(timings, concurrency)
     last_sent_s = max(timing.sent_s for timing in timings)
     if reached_s is not None and reached_s < last_sent_s:
         return Window(reached_s, last_sent_s, WindowKind.STEADY)
@@ -180,9 +182,10 @@ def measurement_window(timings: Sequence[RequestTiming], concurrency: int | None
     return Window(first_s, math.nextafter(end_s, math.inf), WindowKind.WHOLE)
 
 
-def _concurrency_reached_s(timings: Sequence[RequestTiming], concurrency: int | None) -> float | None:
+def _load_reached_s(timings: Sequence[RequestTiming], concurrency: int | None) -> float | None:
     if concurrency is None:
-        return min(timing.sent_s for timing in timings)
+        answers = summary(timing.e2e_s for timing in timings if timing.error is None)
+        return None if answers is None else min(timing.sent_s for timing in timings) + answers.p90
     # At equal times an end goes first: a closed loop sends the next request when one has ended.
     events = sorted([(timing.ended_s, -1) for timing in timings] + [(timing.sent_s, 1) for timing in timings])
     in_flight = 0

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from moe_cap.errors import InvalidInputError, InvalidRunError, ServerError
+from moe_cap.errors import InvalidInputError, InvalidRunError, LateClientError, ServerError
 from moe_cap.measure.load.client import Limits, find_peer
 from moe_cap.measure.load.connection import Peer
 from moe_cap.measure.load.drive import Order, Progress, Saturation, Share
@@ -14,7 +14,7 @@ from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.loop import allow_many_sockets
 from moe_cap.measure.load.request import Prompt, Target, encode_request
 from moe_cap.measure.load.schedule import Arrivals, ClosedLoop
-from moe_cap.measure.load.validity import Rules, broken_rules
+from moe_cap.measure.load.validity import Rules, broken_rules, client_limits
 from moe_cap.measure.load.workers import drive_all, split_share
 from moe_cap.metrics.latency import RequestTiming, Window, measurement_window
 from moe_cap.result import RawRequest
@@ -58,6 +58,7 @@ class LoadRun:
         window: what rates are taken over; its kind tells whether the run had a steady part.
         saturation: of each worker.
         invalid: every rule that was broken, for people; empty for a valid run.
+        late_client: those of them that the client broke.
     """
 
     started_s: float
@@ -67,6 +68,7 @@ class LoadRun:
     window: Window
     saturation: tuple[Saturation, ...]
     invalid: tuple[str, ...]
+    late_client: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[RequestEvents, ...]:
@@ -87,10 +89,12 @@ class LoadRun:
         """This run, if it can be believed.
 
         Raises:
+            LateClientError: nothing was wrong but the client.
             InvalidRunError: says every rule that it broke.
         """
         if self.invalid:
-            raise InvalidRunError("; ".join(self.invalid))
+            kind = LateClientError if self.invalid == self.late_client else InvalidRunError
+            raise kind("; ".join(self.invalid))
         return self
 
     def raw_requests(self, repeat: int = 0) -> tuple[RawRequest, ...]:
@@ -139,6 +143,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
         window=measurement_window(timings, plan.arrivals.concurrency),
         saturation=saturation,
         invalid=broken_rules(requests, plan.arrivals, saturation, plan.rules, exact_lengths=plan.target.ignore_eos),
+        late_client=tuple(client_limits(requests, saturation, plan.rules)),
     )
 
 

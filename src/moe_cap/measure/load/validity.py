@@ -12,6 +12,8 @@ from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.schedule import Arrivals
 from moe_cap.metrics.latency import summary
 
+REMEDY = "repeat on a machine with nothing else to do, leave the server fewer processors, or lower the load"
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -41,7 +43,7 @@ def broken_rules(
     """Every reason not to believe this run; empty when it is valid."""
     complete = [request for request in requests if request.failure is None]
     found = [
-        *_client_limits(requests, saturation, rules),
+        *client_limits(requests, saturation, rules),
         *_loop_kept(requests, arrivals),
         *_lengths(complete, exact=exact_lengths),
         *_degenerate(complete, rules),
@@ -60,19 +62,20 @@ def _p99(values: Iterable[float]) -> float:
     return 0.0 if distribution is None else distribution.p99
 
 
-def _client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Saturation], rules: Rules) -> Iterator[str]:
+def client_limits(requests: Sequence[RequestEvents], saturation: Sequence[Saturation], rules: Rules) -> Iterator[str]:
+    """Why the run is its client's and not the server's."""
     lag_s = _p99(request.lag_s for request in requests)
     if lag_s > rules.max_lag_s:
         yield (
             f"limited by its own client: requests were sent up to {lag_s * 1e3:.1f} ms late (p99), "
-            f"the limit is {rules.max_lag_s * 1e3:g} ms; lower the load or give the client more workers"
+            f"the limit is {rules.max_lag_s * 1e3:g} ms; {REMEDY}"
         )
     for worker in saturation:
         beat_lag_s = _p99(worker.beat_lag_s)
         if beat_lag_s > rules.max_beat_lag_s:
             yield (
                 f"limited by its own client: its loop was {beat_lag_s * 1e3:.1f} ms late (p99), the limit is "
-                f"{rules.max_beat_lag_s * 1e3:g} ms, while it was busy for {worker.busy_share:.0%} of the time"
+                f"{rules.max_beat_lag_s * 1e3:g} ms, busy for {worker.busy_share:.0%} of the time; {REMEDY}"
             )
 
 
