@@ -2,10 +2,15 @@
 
 For every shape in `random_models/` (the values of the public config.json): draw the weights, run `moe-cap profile` with
 the engine at every batch size, publish the results, delete the weights. The records are complete and marked as random
-weights, so the board shows them as speed only. Where something is missing it says what, and starts nothing.
+weights, so the board shows them as speed only. A shape for which something is missing is skipped, and says why.
 
-    python benchmarks/gpu_results.py --plan          # what would run, and what is missing; needs no GPU
-    python benchmarks/gpu_results.py --only OLMoE-1B-7B --batches 1,8,64
+    python -m benchmarks.gpu_results --plan          # what would run, and what is missing; needs no GPU
+    python -m benchmarks.gpu_results --only OLMoE-1B-7B --batches 1,8,64
+    python -m benchmarks.gpu_results --engine-args="--gpu-memory-utilization 0.85" \\
+        --shape-args "OLMoE-1B-7B=--attention-backend TRITON_ATTN"
+
+Batch sizes are measured a few at a time (`--per-cell`), each group with a result of its own: the same command again
+keeps what is whole. Exit code 1 where anything was skipped or failed.
 """
 
 from __future__ import annotations
@@ -13,116 +18,95 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-SHAPES = Path(__file__).resolve().parent / "random_models"
-TOKENIZER = CHECKOUT / "assets" / "cap-tiny-moe"
+from benchmarks.shapes import SHAPES, Shape, drawn, lacks_room, largest_scratch, no_gpu, read_shapes, shape_arguments
+
 BATCHES = "1,2,4,8,16,32,64"
 INPUT_TOKENS, OUTPUT_TOKENS, REPEATS = 512, 128, 3
-ROOM = 1.15
-"""Of the GPU's memory and of the disk, over the weights: cache, activations, the engine's own."""
+PER_CELL = 4
+"""Batch sizes that share a start: a lost cell costs as many levels, a further one two starts of the engine (timed and
+recording, 60 to 90 s each with vLLM), and one of four levels fits into a lease of ten minutes."""
+ROOM_TOKENS = 64
+"""Of a sequence beyond its prompt and answer: what an engine keeps for itself."""
+LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
+"""Models allow up to 163,840 tokens, and an engine reserves what they allow."""
+DONE = "command.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """One model of the plan, as its config.json says that it is stored."""
+class Cell:
+    """One run of `moe-cap profile`: some batch sizes of one shape."""
 
-    name: str
-    config: dict[str, Any]
-    parameters: int
-    precision: str
-    weights_bytes: float
+    shape: Shape
+    arguments: tuple[str, ...]
+    output: Path
 
-
-def read_shapes(folder: Path, only: Sequence[str]) -> list[Shape]:
-    """The shapes in a folder, smallest first."""
-    from moe_cap.architecture import parse_config
-    from moe_cap.precision import parse_quantization, stored_bytes
-
-    shapes = []
-    for path in folder.glob("*.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        architecture = parse_config(config)
-        storage = parse_quantization(config)
-        stored = stored_bytes(architecture, storage)
-        shapes.append(Shape(path.stem, config, architecture.parameters().total, storage.name, stored))
-    known = {shape.name for shape in shapes}
-    if strange := [name for name in only if name not in known]:
-        raise SystemExit(f"no shape {strange[0]}; there are: {', '.join(sorted(known))}")
-    return sorted((s for s in shapes if not only or s.name in only), key=lambda shape: shape.weights_bytes)
+    @property
+    def is_kept(self) -> bool:
+        """Whether this very command has been through."""
+        path = self.output / DONE
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == list(self.arguments)
 
 
-def missing(shapes: Sequence[Shape], engine: str, scratch: Path, *, rehearsal: bool) -> list[str]:
-    """Everything that stands in the way, for people."""
-    from moe_cap.hardware import detect_machine
+def engine_missing(engine: str) -> str | None:
+    """Why the engine cannot be started, for people."""
     from moe_cap.measure.engines.registry import load_engine
 
-    found = []
-    device = detect_machine().devices[0]
-    if not rehearsal:
-        if device.pci_id is None:
-            found.append(f"no GPU: this machine has {device.name}, and no driver's library tells of another device")
-        else:
-            found += [
-                f"{shape.name} needs {shape.weights_bytes * ROOM / 1e9:.0f} GB, {device.name} has less"
-                for shape in shapes
-                if (device.memory_bytes or 0) < shape.weights_bytes * ROOM
-            ]
     probe = load_engine(engine).probe()
-    if not probe.installed:
-        found.append(f"engine {engine}: {probe.reason}")
-    free = shutil.disk_usage(scratch).free
-    found += [
-        f"{shape.name} needs {shape.weights_bytes * ROOM / 1e9:.0f} GB in {scratch}, {free / 1e9:.0f} GB are free"
-        for shape in shapes
-        if free < shape.weights_bytes * ROOM
-    ]
-    return found
+    return None if probe.installed else f"engine {engine}: {probe.reason}"
 
 
-def command(shape: Shape, folder: Path, asked: argparse.Namespace) -> list[str]:
-    """The arguments of `moe-cap` that measure one shape."""
+def cells_of(shape: Shape, asked: argparse.Namespace, own: Mapping[str, str]) -> Iterator[Cell]:
+    """The commands that measure one shape, smallest batches first."""
     lengths = ("--input-tokens", str(asked.input_tokens), "--output-tokens", str(asked.output_tokens))
-    return [
-        "profile", "--engine", asked.engine, "--model", str(folder), "--precision", shape.precision,
-        "--concurrency", asked.batches, *lengths, "--repeats", str(asked.repeats),
-        "--output-dir", str(asked.output / shape.name), "--publish",
-    ]  # fmt: skip
+    given = shlex.split(f"{asked.engine_args} {own.get(shape.name, '')}")
+    if option := LENGTH_OPTIONS.get(asked.engine):
+        given = [option, str(asked.input_tokens + asked.output_tokens + ROOM_TOKENS), *given]
+    sizes = asked.batches.split(",")
+    for first in range(0, len(sizes), asked.per_cell):
+        batches = sizes[first : first + asked.per_cell]
+        output = asked.output / shape.name / f"batch-{'-'.join(batches)}"
+        arguments = (
+            "profile", "--engine", asked.engine, "--model", str(asked.scratch / shape.name),
+            "--precision", shape.precision, "--concurrency", ",".join(batches), *lengths,
+            "--repeats", str(asked.repeats), "--output-dir", str(output), "--publish",
+            *(["--", *given] if given else []),
+        )  # fmt: skip
+        yield Cell(shape, arguments, output)
 
 
-def plan(shapes: Sequence[Shape], asked: argparse.Namespace) -> Iterator[str]:
+def plan(shapes: Sequence[Shape], cells: Mapping[str, Sequence[Cell]]) -> Iterator[str]:
     """What would run, a line each."""
     for shape in shapes:
         stored = f"{shape.weights_bytes / 1e9:.1f} GB in {shape.precision}"
         yield f"{shape.name}: {shape.parameters / 1e9:.2f} G parameters, {stored}"
-        yield "  moe-cap " + " ".join(command(shape, asked.scratch / shape.name, asked))
+        for cell in cells[shape.name]:
+            yield f"  moe-cap {shlex.join(cell.arguments)}" + ("  # kept" if cell.is_kept else "")
     yield f"results go to {os.environ.get('RESULTS_REPO') or os.environ.get('MOE_CAP_RESULTS') or 'eval-results'}"
 
 
-def measure(shape: Shape, asked: argparse.Namespace) -> int:
-    """Draw the weights, run the command, delete them; the command's exit code."""
-    import torch
-
+def measure(shape: Shape, cells: Sequence[Cell], scratch: Path) -> bool:
+    """Draw the weights and run what is not there yet; whether every command went through."""
     from moe_cap.cli import main as moe_cap
-    from moe_cap.measure.random_weights import write_random_model
 
-    folder = asked.scratch / shape.name
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        print(f"{shape.name}: drawing {shape.weights_bytes / 1e9:.1f} GB of weights", file=sys.stderr, flush=True)
-        write_random_model(shape.config, TOKENIZER, folder, device=device)
-        if device == "cuda":
-            torch.cuda.empty_cache()  # the engine is another process, and wants it all
-        return moe_cap(command(shape, folder, asked))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    waiting = [cell for cell in cells if not cell.is_kept]
+    if not waiting:
+        print(f"{shape.name}: measured before, kept", file=sys.stderr)
+        return True
+    whole = True
+    with drawn(shape, scratch):
+        for cell in waiting:
+            if moe_cap(list(cell.arguments)) == 0:
+                (cell.output / DONE).write_text(json.dumps(cell.arguments), encoding="utf-8")
+            else:
+                whole = False
+    return whole
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -131,30 +115,43 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="these shapes alone")
     parser.add_argument("--shapes", type=Path, default=SHAPES, help="folder of config.json files")
     parser.add_argument("--engine", default="vllm")
+    parser.add_argument("--engine-args", default="", help="the engine's, as one string; its record has them")
+    parser.add_argument("--shape-args", action="append", default=[], metavar="NAME=ARGS", help="for one shape")
     parser.add_argument("--batches", default=BATCHES)
+    parser.add_argument("--per-cell", type=int, default=PER_CELL, help="batch sizes that share a start of the engine")
     parser.add_argument("--input-tokens", type=int, default=INPUT_TOKENS)
     parser.add_argument("--output-tokens", type=int, default=OUTPUT_TOKENS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="disk for the weights")
+    parser.add_argument("--scratch", type=Path, help="for the weights; else /tmp or /dev/shm, by their room")
     parser.add_argument("--output", type=Path, default=Path("data/gpu-results"), help="kept results, tables, plots")
     parser.add_argument("--rehearsal", action="store_true", help="run without a GPU, for shapes that a CPU can carry")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    asked.scratch = asked.scratch or largest_scratch([Path(tempfile.gettempdir()), Path("/dev/shm")])
+    return asked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse_arguments(arguments)
     shapes = read_shapes(asked.shapes, asked.only)
-    lacking = missing(shapes, asked.engine, asked.scratch, rehearsal=asked.rehearsal)
+    own = shape_arguments(asked.shape_args, shapes)
+    cells = {shape.name: tuple(cells_of(shape, asked, own)) for shape in shapes}
     if asked.plan:
-        print(*plan(shapes, asked), sep="\n")
-    for line in lacking:
+        print(*plan(shapes, cells), sep="\n")
+    hindrances = [None if asked.rehearsal else no_gpu(), engine_missing(asked.engine)]
+    rooms = {shape.name: lacks_room(shape, asked.scratch, rehearsal=asked.rehearsal) for shape in shapes}
+    for line in filter(None, [*hindrances, *rooms.values()]):
         print(f"missing: {line}", file=sys.stderr)
-    if asked.plan or lacking:
-        return int(bool(lacking) and not asked.plan)
-    failed = [shape.name for shape in shapes if measure(shape, asked) != 0]
+    if asked.plan:
+        return 0
+    if any(hindrances):
+        return 1
+    runnable = [shape for shape in shapes if rooms[shape.name] is None]
+    failed = [shape.name for shape in runnable if not measure(shape, cells[shape.name], asked.scratch)]
+    if skipped := [name for name, reason in rooms.items() if reason]:
+        print(f"skipped: {', '.join(skipped)}", file=sys.stderr)
     if failed:
         print(f"failed: {', '.join(failed)}; what is measured already is kept, run it again", file=sys.stderr)
-    return int(bool(failed))
+    return int(bool(failed or skipped))
 
 
 if __name__ == "__main__":

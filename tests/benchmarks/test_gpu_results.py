@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import gpu_results
+from benchmarks import gpu_results, shapes
 from moe_cap.architecture import parse_config
 from moe_cap.board import frame
 from moe_cap.hardware import detect_machine
@@ -27,9 +28,9 @@ WITHOUT_GPU = pytest.mark.skipif(detect_machine().devices[0].pci_id is not None,
 
 
 def test_the_shapes_have_the_parameters_that_the_models_cards_print() -> None:
-    shapes = {path.stem: json.loads(path.read_text()) for path in gpu_results.SHAPES.glob("*.json")}
-    assert set(shapes) == set(PUBLIC)
-    for name, config in shapes.items():
+    public = {path.stem: json.loads(path.read_text()) for path in gpu_results.SHAPES.glob("*.json")}
+    assert set(public) == set(PUBLIC)
+    for name, config in public.items():
         parameters = parse_config(config).parameters()
         total, active = PUBLIC[name]
         assert parameters.total / 1e9 == pytest.approx(total, rel=0.005), name
@@ -41,12 +42,13 @@ def test_the_plan_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     plan = capsys.readouterr().out
     for name in PUBLIC:
         assert name in plan
-    assert plan.count("moe-cap profile --engine vllm") == 5
-    assert "--concurrency 1,2,4,8,16,32,64" in plan
+    assert plan.count("moe-cap profile --engine vllm") == 10
+    assert plan.count("--concurrency 1,2,4,8 ") == plan.count("--concurrency 16,32,64 ") == 5
+    assert plan.count("-- --max-model-len 704") == 10, "the models' own lengths reserve memory for 163,840 tokens"
     assert "61.1 GB in bf16" in plan
     assert "13.8 GB in mxfp4" in plan, "the files of openai/gpt-oss-20b have 13.76 GB"
-    assert plan.count("--precision bf16") == 4
-    assert plan.count("--precision mxfp4") == 1
+    assert plan.count("--precision bf16") == 8
+    assert plan.count("--precision mxfp4") == 2
 
 
 @WITHOUT_GPU
@@ -54,6 +56,40 @@ def test_without_a_gpu_nothing_starts(capsys: pytest.CaptureFixture[str], tmp_pa
     assert gpu_results.main(["--scratch", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
     assert "missing: no GPU: this machine has" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_arguments_for_all_and_for_one_shape_reach_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "--shape-args=OLMoE-1B-7B=--attention-backend TRITON_ATTN"
+    assert gpu_results.main(["--plan", "--engine-args=--gpu-memory-utilization 0.8", own]) == 0
+    plan = capsys.readouterr().out
+    assert plan.count("--gpu-memory-utilization 0.8") == 10
+    assert plan.count("--gpu-memory-utilization 0.8 --attention-backend TRITON_ATTN") == 2
+    with pytest.raises(SystemExit, match="NAME=ARGUMENTS"):
+        gpu_results.main(["--plan", "--shape-args=GPT-5=--x"])
+
+
+def test_a_shape_without_room_is_skipped_with_its_reason_and_the_others_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_results, "no_gpu", lambda: None)
+    monkeypatch.setattr(gpu_results, "engine_missing", lambda engine: None)
+    monkeypatch.setattr(
+        gpu_results, "lacks_room", lambda shape, *_, **__: "too big" if shape.name == "Qwen3-30B-A3B" else None
+    )
+    ran: list[str] = []
+    monkeypatch.setattr(gpu_results, "measure", lambda shape, *_: ran.append(shape.name) or True)
+    assert gpu_results.main(["--scratch", str(tmp_path), "--output", str(tmp_path)]) == 1
+    assert set(ran) == set(PUBLIC) - {"Qwen3-30B-A3B"}
+    said = capsys.readouterr().err
+    assert "missing: too big" in said
+    assert "skipped: Qwen3-30B-A3B" in said
+
+
+def test_the_disk_needs_the_weights_and_a_gigabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shape,) = shapes.read_shapes(gpu_results.SHAPES, ["OLMoE-1B-7B"])
+    for free, fits in ((shape.weights_bytes + 1.1e9, True), (shape.weights_bytes + 0.9e9, False)):
+        monkeypatch.setattr(shapes.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
+        assert (shapes.lacks_room(shape, tmp_path, rehearsal=True) is None) == fits
 
 
 def test_a_shape_that_is_not_there() -> None:
@@ -80,12 +116,12 @@ def test_a_rehearsal_publishes_results_that_are_marked(tmp_path: Path, monkeypat
     monkeypatch.setenv("MOE_CAP_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MOE_CAP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RESULTS_REPO", raising=False)
-    shapes = tmp_path / "shapes"
-    shapes.mkdir()
+    small_shapes = tmp_path / "shapes"
+    small_shapes.mkdir()
     public = json.loads((gpu_results.SHAPES / "OLMoE-1B-7B.json").read_text())
-    (shapes / "tiny-olmoe.json").write_text(json.dumps(small(public)))
+    (small_shapes / "tiny-olmoe.json").write_text(json.dumps(small(public)))
     (tmp_path / "scratch").mkdir()
-    places = ("--shapes", str(shapes), "--scratch", str(tmp_path / "scratch"), "--output", str(tmp_path / "out"))
+    places = ("--shapes", str(small_shapes), "--scratch", str(tmp_path / "scratch"), "--output", str(tmp_path / "out"))
     load = ("--batches", "1,2", "--input-tokens", "16", "--output-tokens", "4", "--repeats", "2")
     assert gpu_results.main([*places, *load, "--engine", "transformers", "--rehearsal"]) == 0
     (published,) = (tmp_path / "results" / "runs").rglob("*.json")

@@ -20,9 +20,10 @@ from moe_cap.measure.engines.base import Completion, EngineRun, LaunchSpec, Requ
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
-from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype
+from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype, stored_plan
 from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
 from moe_cap.measure.engines.vllm_log import PRECISIONS, batched_tokens, parse_log, quantisation_of
+from moe_cap.measure.engines.vllm_padding import expert_padding
 from moe_cap.measure.engines.vllm_routing import Ids, experts_of, parse_returned_experts, parse_trace
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
@@ -139,6 +140,9 @@ class VllmSession(ServerSession):
             for kind in ("tensor", "pipeline", "data")
         }
         arguments = {**record.arguments, **told, "routing_pass": type(self._recorder).__name__}
+        stored = stored_plan(self._spec.files)
+        if padding := expert_padding(str(told.get("moe_backend")), parse_config(self._spec.files.config), stored):
+            arguments["expert_padding"] = str(padding)
         known = {
             "arguments": arguments, "compute_dtype": compute, "kv_dtype": compute if cache == "auto" else cache,
             "quantisation": quantisation_of(told),

@@ -1,0 +1,120 @@
+"""Predicted bytes against counters, without a GPU: the accounting of a recorded pass, and the command's refusals."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import dram_bytes
+from benchmarks.dram_account import Cell, Member, Row, compare, step_of, traced_ids
+from benchmarks.dram_counters import PassCounters
+from benchmarks.shapes import SHAPES
+from moe_cap.architecture import parse_config
+from moe_cap.errors import TraceError
+from moe_cap.hardware import detect_machine
+from moe_cap.metrics.bytes_and_flops import step_bytes
+from moe_cap.metrics.footprint import expert_bytes
+from moe_cap.precision import parse_quantization
+
+WITHOUT_GPU = pytest.mark.skipif(detect_machine().devices[0].pci_id is not None, reason="this machine has a GPU")
+H100_READ_BYTES = {1: (8, 2.4277e9), 8: (42.6, 9.845e9), 64: (64, 18.070e9)}
+"""Distinct experts per layer and bytes read of one decode step behind 516 tokens (docs/metrics.md, 2)."""
+
+
+def public(name: str) -> dict[str, object]:
+    config: dict[str, object] = json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))
+    return config
+
+
+def drawn_ids(tokens: int, layers: int, experts: int, top_k: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(experts)[:top_k] for _ in range(tokens * layers)]
+    return np.asarray(rows, np.int16).reshape(tokens, layers, top_k)
+
+
+@pytest.mark.parametrize("batch", H100_READ_BYTES)
+def test_olmoe_is_within_one_percent_of_what_an_h100_counted(batch: int) -> None:
+    config = public("OLMoE-1B-7B")
+    arch, storage = parse_config(config), parse_quantization(config)
+    members = [Member(f"r{index}", 516, 1) for index in range(batch)]
+    recorded = step_of("decode", members, drawn_ids(batch, 16, 64, 8), arch)
+    assert recorded.context_tokens == (517,) * batch
+    experts, counted = H100_READ_BYTES[batch]
+    step = replace(recorded, activated_experts=(experts,) * 16)
+    row = compare("OLMoE-1B-7B", Cell("decode", batch, 512), step, arch, storage, "None", PassCounters(9, counted, 1e9))
+    assert row.error is not None
+    assert abs(row.error) <= 0.01
+    assert row.verdict in {"within", "on target"}
+    assert row.padding == 0
+
+
+def test_marlin_padding_is_in_the_prediction_and_triton_has_none() -> None:
+    config = public("gpt-oss-20b")
+    arch, storage = parse_config(config), parse_quantization(config)
+    members = [Member("r0", 515, 1)]
+    step = step_of("decode", members, drawn_ids(1, 24, 32, 4), arch)
+    cell = Cell("decode", 1, 512)
+    plain = compare("gpt-oss-20b", cell, step, arch, storage, "TRITON Mxfp4", None)
+    padded = compare("gpt-oss-20b", cell, step, arch, storage, "MARLIN Mxfp4", None)
+    own = expert_bytes(arch.layers[0], storage)
+    assert plain.predicted == step_bytes(arch, step, storage).total_read
+    assert padded.predicted - plain.predicted == padded.padding
+    assert padded.padding / (24 * 4 * own) == pytest.approx(3072 * 2944 / 2880**2 - 1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("counted", "verdict"), [(None, "not counted"), (1000.0, "on target"), (1008.0, "within"), (985.0, "outside")]
+)
+def test_verdicts(counted: float | None, verdict: str) -> None:
+    row = Row("m", "decode", 1, 1, 8.0, 1000.0, 0.0, None, counted, None)
+    assert row.verdict == verdict
+    assert verdict in dram_bytes.table([row])
+
+
+def test_routing_that_was_never_recorded_is_refused() -> None:
+    arch = parse_config(public("OLMoE-1B-7B"))
+    with pytest.raises(TraceError, match="all zero"):
+        step_of("decode", [Member("r0", 515, 1)], np.zeros((1, 16, 8), np.int16), arch)
+    with pytest.raises(TraceError, match="experts of 2 tokens, the pass computed 1"):
+        step_of("decode", [Member("r0", 515, 1)], drawn_ids(2, 16, 64, 8), arch)
+
+
+def traced(members: list[list[object]], ids: np.ndarray) -> str:
+    coded = base64.b64encode(ids.astype(np.int16).tobytes()).decode()
+    return json.dumps({"members": members, "shape": list(ids.shape), "ids": coded}, separators=(",", ":"))
+
+
+def test_the_recorded_pass_is_found_by_its_members_whatever_their_order() -> None:
+    ids = drawn_ids(2, 2, 8, 2)
+    lines = [
+        traced([["decode-2-0-ab", 0, 1], ["decode-2-1-cd", 0, 1]], drawn_ids(2, 2, 8, 2)[::-1]),
+        traced([["decode-2-1-cd", 35, 1], ["decode-2-0-ab", 35, 1]], ids),
+    ]
+    members = [Member("decode-2-0", 35, 1), Member("decode-2-1", 35, 1)]
+    assert np.array_equal(traced_ids(lines, members), ids[::-1])
+    with pytest.raises(TraceError, match="saw no pass"):
+        traced_ids(lines, members[:1])
+
+
+def test_all_prompts_of_a_prefill_fit_into_one_pass() -> None:
+    cells = [Cell("decode", 64, 512), Cell("prefill", 64, 256)]
+    arguments = dram_bytes.engine_arguments(Path("m"), cells, ["--attention-backend", "X"], rehearsal=False)
+    told = dict(itertools.pairwise(arguments))
+    assert told["--max-num-batched-tokens"] == str(64 * 256)
+    assert told["--max-model-len"] == "640"
+    assert told["--max-num-seqs"] == "64"
+    assert "--enable-return-routed-experts" in arguments
+    assert arguments[-2:] == ["--attention-backend", "X"]
+
+
+@WITHOUT_GPU
+def test_without_a_gpu_nothing_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert dram_bytes.main(["--scratch", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert "missing: no GPU" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
