@@ -86,6 +86,7 @@ def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
         return _check(submission.model, folder.name, folder)
     folder = submission.folder
     if folder.suffix == GGUF:
+        _refuse_gguf_unread(submission)
         files = _given_gguf(submission)
     elif folder.is_dir():
         files = _check(folder.resolve().name, "", folder)
@@ -123,11 +124,18 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(f"{stem}-{number:05d}-of-{parts}{GGUF}") for number in range(1, int(parts) + 1))
 
 
+def _refuse_gguf_unread(submission: Submission) -> None:
+    able = [name for name, offer in ENGINES.items() if GGUF in offer.reads]
+    if submission.engine not in able:
+        what = f"{submission.engine} does not read {submission.folder.name}"
+        raise SubmissionError(f"{what}: of the engines {', '.join(able)} do", field="engine")
+
+
 def _given_gguf(submission: Submission) -> ModelFiles:
     """A GGUF file with the description of its model beside it, which the accounting and the client are read from.
 
     Raises:
-        SubmissionError: a part of it is missing, the description is, or the engine reads no GGUF.
+        SubmissionError: a part of it is missing, or the description is.
     """
     path = submission.folder
     weights, beside = parts_of(path), {each.name for each in path.parent.glob("*")}

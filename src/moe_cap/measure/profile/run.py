@@ -122,7 +122,8 @@ def prepare(
         EngineStartError: the Hub cannot be reached.
     """
     precision = config.precision[:1] or ("bf16",)
-    asked = parse_submission({"model": config.model_id, "revision": config.revision, "precision": precision[0]})
+    named = {"model": config.model_id, "revision": config.revision, "engine": place.engine}
+    asked = parse_submission({**named, "precision": precision[0]})
     refuse_dense(find_description(asked, settings.model_token))  # before any weights are fetched
     files = place.find_files(asked, settings.model_token)
     cells = expand(config, place, read_quantization(files.folder, files.config).name, files.revision)
