@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import datasets
 import pytest
 
 from moe_cap.errors import AccuracyError
@@ -124,6 +125,12 @@ def test_gsm8k_keeps_upstreams_extraction(text: str, right: float, gsm8k_folder:
     task.apply_filters()
     answer = task.instances[0].filtered_resps[TASKS["gsm8k"].filter]
     assert task.process_results(task.instances[0].doc, [answer])[TASKS["gsm8k"].metric] == right
+
+
+def test_problems_that_cannot_be_had_say_where_they_may_be_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(AccuracyError, match=r"put train\*.jsonl and test\*.jsonl into the folder problems/gsm8k"):
+        load_task("gsm8k")
 
 
 def test_unknown_task_is_refused_by_name() -> None:

@@ -89,7 +89,7 @@ def load_task(name: str, *, data_dir: Path | None = None) -> Task:
             Prompt, few-shot examples and extraction stay lm-eval's own. Tasks that carry their problems ignore it.
 
     Raises:
-        AccuracyError: no such task, or the folder lacks a file of it.
+        AccuracyError: no such task, its problems cannot be had, or the folder lacks a file of it.
     """
     if name not in TASKS:
         raise AccuracyError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
@@ -100,7 +100,16 @@ def load_task(name: str, *, data_dir: Path | None = None) -> Task:
         wanted |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
     manager = TaskManager(include_path=str(spec.yaml.parent), include_defaults=False)
     # A member of a group is lm-eval's own way to load a task file with some of its keys replaced.
-    return manager.load([{"group": "moe_cap", "task": [wanted]}])["tasks"][name]
+    try:
+        return manager.load([{"group": "moe_cap", "task": [wanted]}])["tasks"][name]
+    except (OSError, ValueError) as error:
+        if not spec.problem_files:
+            raise
+        files = " and ".join(pattern for _, pattern in spec.problem_files)
+        raise AccuracyError(
+            f"the problems of {spec.title} cannot be had: {error}; without the Hub, put {files} into the folder "
+            f"problems/{name} of MOE_CAP_HOME"
+        ) from error
 
 
 def _problem_files(spec: TaskSpec, data_dir: Path) -> dict[str, str]:
