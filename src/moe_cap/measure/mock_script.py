@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from moe_cap.measure.mock_ask import Ask
+
 
 class Fault(StrEnum):
     """How a bad server is bad."""
@@ -50,6 +52,7 @@ class Behaviour:
         added_prompt_tokens: counted on top of the truth: another tokenizer, or a template.
         running_usage: knows `continuous_usage_stats`; else each request that asks for it gets the total only.
         refuse_running_usage: answers 400 to a request that asks for it, as strict servers do.
+        tokenizer: folder of the model whose tokenizer counts texts; by words where it is empty.
         fault: what goes wrong, in every `fault_every`-th request.
         seed: of the spread.
     """
@@ -63,23 +66,12 @@ class Behaviour:
     added_prompt_tokens: int = 0
     running_usage: bool = True
     refuse_running_usage: bool = False
+    tokenizer: str = ""
     model: str = "mock"
     fault: Fault = Fault.NONE
     fault_after: int = 2
     fault_every: int = 1
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a request wants."""
-
-    serial: int
-    chat: bool
-    prompt_tokens: int
-    output_tokens: int
-    running_usage: bool
-    token_ids: tuple[int, ...] | None
 
 
 class Write(NamedTuple):
@@ -91,33 +83,6 @@ class Write(NamedTuple):
 
 
 Script = Iterator[Write]
-
-
-def count_prompt(content: object) -> int:
-    """Tokens of a prompt as the mock counts them: ids one by one, text by words, turns by their words."""
-    if isinstance(content, str):
-        return len(content.split())
-    if isinstance(content, list):
-        return sum(count_prompt(item.get("content", "")) if isinstance(item, dict) else 1 for item in content)
-    return 0
-
-
-def read_ask(serial: int, path: str, body: dict[str, JsonValue]) -> Ask:
-    """The request's wishes, as a serving engine would understand them."""
-    options = body.get("stream_options")
-    prompt = body.get("messages", body.get("prompt"))
-    wanted = body.get("max_tokens", body.get("max_completion_tokens", 16))
-    output_tokens = wanted if isinstance(wanted, int) else 16
-    return Ask(
-        serial=serial,
-        chat="chat" in path,
-        prompt_tokens=count_prompt(prompt),
-        output_tokens=output_tokens,
-        running_usage=isinstance(options, dict) and bool(options.get("continuous_usage_stats")),
-        token_ids=tuple((serial * 7 + i * 13) % 97 for i in range(output_tokens))
-        if body.get("return_token_ids")
-        else None,
-    )
 
 
 def script_of(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:

@@ -16,10 +16,9 @@ import json
 import random
 import socket
 import threading
-from array import array
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from time import monotonic_ns, time_ns
+from dataclasses import fields
+from time import monotonic_ns
 from types import TracebackType
 from typing import Self
 
@@ -28,29 +27,12 @@ from pydantic import JsonValue
 
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop, allow_many_sockets
 from moe_cap.measure.load.stamps import ask_for_stamps, receive
-from moe_cap.measure.mock_script import LAST_CHUNK, Behaviour, Script, Write, json_response, read_ask, script_of
+from moe_cap.measure.mock_ask import counter_of, read_ask
+from moe_cap.measure.mock_log import ServedRequest, tell
+from moe_cap.measure.mock_script import LAST_CHUNK, Behaviour, Script, Write, json_response, script_of
 
 BACKLOG = 4096
 COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
-
-
-@dataclass(slots=True)
-class ServedRequest:
-    """What the server did for one request; times of `time.monotonic_ns`.
-
-    Attributes:
-        received_ns: when the kernel had the last byte of the request.
-        token_ns: when the bytes of each token were handed to the kernel, taken before the call.
-        late_ns: how late each of those writes was against the script.
-        ended_ns: when the answer was over; None while it is not, or when the client left.
-    """
-
-    serial: int
-    id: str
-    received_ns: int
-    token_ns: array[int] = field(default_factory=lambda: array("q"))
-    late_ns: array[int] = field(default_factory=lambda: array("q"))
-    ended_ns: int | None = None
 
 
 class _Connection:
@@ -130,7 +112,8 @@ class _Connection:
         server = self._server
         served = self._served = ServedRequest(len(server.log), self._id, self._arrived_ns)
         server.log.append(served)
-        self._script = script_of(server.behaviour, read_ask(served.serial, self._path, body), server.rng)
+        asked = read_ask(served.serial, self._path, body, server.count)
+        self._script = script_of(server.behaviour, asked, server.rng)
         self._advance()
 
     def _advance(self) -> None:
@@ -204,6 +187,7 @@ class MockServer:
 
     def __init__(self, behaviour: Behaviour | None = None, port: int = 0) -> None:
         self.behaviour = behaviour or Behaviour()
+        self.count = counter_of(self.behaviour.tokenizer)
         self.rng = random.Random(self.behaviour.seed)  # noqa: S311 - delays, not secrets
         self.loop = Loop()
         self.log: list[ServedRequest] = []
@@ -245,26 +229,11 @@ class MockServer:
         if path == "/health":
             return json_response(200, {"status": "ok"})
         if path == "/mock/log":
-            return json_response(200, self.told())
+            return json_response(200, tell(self.log))
         if path == "/mock/reset":
             self.log.clear()
             return json_response(200, {})
         return json_response(404, {"error": {"message": f"nothing at {path}"}})
-
-    def told(self) -> dict[str, JsonValue]:
-        """The log as JSON: seconds of the monotonic clock, and what the realtime clock showed at the same moment."""
-        requests: list[JsonValue] = [
-            {
-                "serial": served.serial,
-                "id": served.id,
-                "received_s": served.received_ns / 1e9,
-                "token_s": [at_ns / 1e9 for at_ns in served.token_ns],
-                "late_s": [late_ns / 1e9 for late_ns in served.late_ns],
-                "ended_s": None if served.ended_ns is None else served.ended_ns / 1e9,
-            }
-            for served in self.log
-        ]
-        return {"monotonic_s": monotonic_ns() / 1e9, "realtime_s": time_ns() / 1e9, "requests": requests}
 
     def _accept(self) -> None:
         with suppress(OSError):  # the client has gone again, or there are no descriptors left for it

@@ -16,8 +16,9 @@ from moe_cap.measure.load import (
     constant,
     run_load,
 )
+from moe_cap.measure.mock_log import ServedRequest
 from moe_cap.measure.mock_script import Behaviour, Fault
-from moe_cap.measure.mock_server import MockServer, ServedRequest
+from moe_cap.measure.mock_server import MockServer
 from moe_cap.metrics.latency import WindowKind
 
 Serve = Callable[[Behaviour], MockServer]

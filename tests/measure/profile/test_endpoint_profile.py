@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from moe_cap.errors import InvalidInputError
 from moe_cap.measure.load import Rules
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
@@ -227,6 +228,16 @@ def test_a_wrong_path_and_a_wrong_name_are_told_apart(serve: Serve, words: str, 
     assert "404" in profile.fails("--api-url", url.replace("/v1", "/v7"), "--model", words, *SHAPE, code=1)
     message = profile.fails("--api-url", url, "--served-model", "other", "--model", words, *SHAPE, code=1)
     assert "it serves: mock" in message
+
+
+def test_a_mock_that_counts_by_a_models_tokenizer_stands_for_its_server(
+    serve: Serve, profile: Profile, tiny_folder: Path, tmp_path: Path
+) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.002, tokenizer=str(tiny_folder)))
+    profile("--api-url", server.url, "--model", str(tiny_folder), *SHAPE)
+    assert {request.output_tokens for request in profile.results()[0].points[0].requests} == {6}
+    with pytest.raises(InvalidInputError, match=r"no tokenizer\.json"):
+        MockServer(Behaviour(tokenizer=str(tmp_path)))
 
 
 def test_a_wrong_tokenizer_is_found_before_anything_is_timed(serve: Serve, profile: Profile, tiny_folder: Path) -> None:
