@@ -32,8 +32,8 @@ INPUT_TOKENS, OUTPUT_TOKENS, REPEATS = 512, 128, 3
 PER_CELL = 4
 """Batch sizes that share a start: a lost cell costs as many levels, a further one two starts of the engine (timed and
 recording, 60 to 90 s each with vLLM), and one of four levels fits into a lease of ten minutes."""
-ROOM_TOKENS = 64
-"""Of a sequence beyond its prompt and answer: what an engine keeps for itself."""
+ROOM_TOKENS = 256
+"""Of a sequence beyond its prompt and answer; a server is greeted with 90 tokens of this tokenizer."""
 LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
 """Models allow up to 163,840 tokens, and an engine reserves what they allow."""
 DONE = "command.json"

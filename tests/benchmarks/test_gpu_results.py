@@ -44,7 +44,7 @@ def test_the_plan_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         assert name in plan
     assert plan.count("moe-cap profile --engine vllm") == 10
     assert plan.count("--concurrency 1,2,4,8 ") == plan.count("--concurrency 16,32,64 ") == 5
-    assert plan.count("-- --max-model-len 704") == 10, "the models' own lengths reserve memory for 163,840 tokens"
+    assert plan.count("-- --max-model-len 896") == 10, "the models' own lengths reserve memory for 163,840 tokens"
     assert "61.1 GB in bf16" in plan
     assert "13.8 GB in mxfp4" in plan, "the files of openai/gpt-oss-20b have 13.76 GB"
     assert plan.count("--precision bf16") == 8

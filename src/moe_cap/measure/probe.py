@@ -88,6 +88,8 @@ def probe_machine(device: str, home: Path) -> Probe:
         return known
     log.info("probing %s: copy bandwidth and matrix products", device)
     probe = measure(device, fingerprint)
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # a server that is started after this wants it: 4 GB, more than its share leaves
     if known is not None:
         probe = best_of(probe, known)
     path.parent.mkdir(parents=True, exist_ok=True)
