@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -46,6 +45,7 @@ from moe_cap.cli.profile_options import (
     Task,
     Trace,
 )
+from moe_cap.cli.progress_lines import ProgressLines, told_at_once
 from moe_cap.cli.stores import open_results, settings_here
 from moe_cap.errors import EngineStartError, MoECapError, ProfileError
 from moe_cap.measure.load.client import Limits
@@ -53,13 +53,9 @@ from moe_cap.settings import Settings
 
 if TYPE_CHECKING:
     from moe_cap.measure.profile.config import ProfileConfig
-    from moe_cap.measure.profile.grid import Cell
-    from moe_cap.measure.profile.run import Outcome
+    from moe_cap.measure.profile.run import Outcome, Profile
     from moe_cap.measure.profile.system import Place
 
-
-TELLING_SHARE = 0.2
-"""Of the whole; what is left cannot be told from less."""
 LISTS = ("concurrency", "rates_per_s", "presets", "target_input_tokens", "target_output_tokens", "precision")
 
 
@@ -140,9 +136,7 @@ def _measure(
     place = _place(asked, server, settings)
     profile = prepare(asked, place, output_dir, settings, os.environ)
     publisher = Publisher(open_results(settings)) if publish else None
-    outcomes = profile.run(*_watchers(len(profile.cells), publisher))
-    if publisher is not None and any(outcome.result for outcome in outcomes):
-        publisher.refresh_table()
+    outcomes = _run(profile, publisher)
     measured = any(outcome.result for outcome in outcomes)
     files = [report.write_table(outcomes, output_dir), plots.write_plots(outcomes, output_dir)] if measured else []
     _show(outcomes, files, publish, as_json, report.headings(outcomes), report.printed_rows(outcomes))
@@ -178,46 +172,36 @@ def _place(asked: ProfileConfig, server: Server, settings: Settings) -> Place:
     )
 
 
-def _watchers(
-    cells: int, publisher: Publisher | None
-) -> tuple[Callable[[int, Cell], Callable[[str, float | None, float | None], None]], Callable[[Outcome], None]]:
-    """Progress on standard error; each result is published as soon as it is there."""
-    began_s = monotonic()
+def _run(profile: Profile, publisher: Publisher | None) -> list[Outcome]:
+    """Measure with progress on standard error; each result is published as soon as it is there.
 
-    def watch(number: int, cell: Cell) -> Callable[[str, float | None, float | None], None]:
-        last = ""
-
-        def tell(stage: str, fraction: float | None, _eta_s: float | None) -> None:
-            nonlocal last
-            if stage == last:
-                return
-            last = stage
-            share = (number + (fraction or 0.0)) / cells
-            left_s = (monotonic() - began_s) * (1 - share) / share if share >= TELLING_SHARE else None
-            left = "" if left_s is None else f", about {_duration(left_s)} left"
-            typer.echo(f"[{number + 1}/{cells}] {cell.name}: {stage} ({share:.0%} done{left})", err=True)
-
-        return tell
+    The published table is brought up to date however the run ends.
+    """
+    kept, whole = profile.kept(), 0
 
     def done(outcome: Outcome) -> None:
+        nonlocal whole
         if outcome.error is not None:
             typer.echo(f"{outcome.cell.name}: failed: {_named(outcome.error)}", err=True)
         elif outcome.state == "kept":
             typer.echo(f"{outcome.cell.name}: measured before, kept", err=True)
+        if outcome.state == "measured":
+            whole += 1
         if publisher is not None and outcome.result is not None:
             publisher.publish(outcome.result)
+            published.append(outcome.result.id)
 
-    return watch, done
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    published: list[str] = []
+    try:
+        with ProgressLines(profile.cells, kept) as lines, told_at_once():
+            return profile.run(kept, lines.watch, done)
+    except KeyboardInterrupt:
+        there, cells = len(kept) + whole, len(profile.cells)
+        typer.echo(f"interrupted; {there} of {cells} cells are kept, the same command goes on", err=True)
+        raise
+    finally:
+        if publisher is not None and published:
+            publisher.refresh_table()
 
 
 def _named(error: MoECapError) -> str:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -109,32 +110,35 @@ def test_the_table_holds_every_load_with_what_was_swept(profile: Profile, copied
         assert float(row["tpot_s_p50"]) == point.quantities["tpot_s_p50"].value
 
 
-def test_the_plots_hold_the_numbers_and_need_no_network(profile: Profile, copied_folder: Path) -> None:
-    from moe_cap.measure.profile.plots import draw
-    from moe_cap.measure.profile.run import Outcome
-
-    document = profile.json(*asked(copied_folder))
+def test_a_line_of_every_cell_is_on_the_page(profile: Profile, copied_folder: Path) -> None:
+    profile(*asked(copied_folder, target_input_tokens=[8]))
     page = (profile.output / "plots.html").read_text()
     assert "<script src=" not in page
-    results = {result.id: result for result in profile.results()}
+    legend = page[page.index("<ul>") : page.index("</ul>")]
+    assert legend.count("<li>") == 2
+    assert "bf16, 8 in, 4 out" in legend
+    assert "int8, 8 in, 4 out" in legend
 
-    class Named:
-        fingerprint, swept = "f", {"tp": "1"}
 
-        def __init__(self, submission: Any) -> None:
-            self.submission = submission
+def test_an_interruption_says_what_is_kept_and_leaves_the_published_table_complete(
+    profile: Profile, copied_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[object] = []
 
-    outcomes: list[Any] = [
-        Outcome(Named(result.submission), profile.output, "kept", result, None)  # type: ignore[arg-type]
-        for result in (results[cell["result_id"]] for cell in document["cells"])
-    ]
-    figure = draw(outcomes)
-    for outcome, (speed, share) in zip(outcomes, zip(figure.data[::2], figure.data[1::2], strict=True), strict=True):
-        points = outcome.result.points
-        assert list(speed.x) == [1, 2]
-        assert list(speed.y) == [point.quantities["output_tokens_per_s"].value for point in points]
-        assert list(share.y) == pytest.approx([100 * point.quantities["decode_s_mbu"].value for point in points])
-        assert speed.name.endswith("tp 1")
+    def stop_at_the_third(*arguments: object) -> None:
+        loads.append(arguments)
+        if len(loads) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fake.FakeSession, "warm_up", stop_at_the_third)
+    file = asked(copied_folder, precision=["bf16"], target_input_tokens=[8, 9, 10, 11], concurrency=[1])
+    assert profile(*file, "--publish", code=130) == ""
+    assert "interrupted; 2 of 4 cells are kept, the same command goes on" in profile.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    table = pd.read_parquet(profile.store / "snapshots" / "leaderboard.parquet")
+    assert set(table["result"]) == {result.id for result in profile.results()}
+    assert len(table) == 2
+    assert states(profile.json(*file)) == ["kept"] * 2 + ["measured"] * 2
 
 
 class ServerLike(fake.FakeEngine):

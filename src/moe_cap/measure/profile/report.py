@@ -47,6 +47,14 @@ def points(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, Result, Point
             yield from ((outcome, outcome.result, point) for point in outcome.result.points)
 
 
+def rate_asked(result: Result, point: Point) -> float | None:
+    """Requests per second that an open loop was asked for; None for any other load."""
+    arrivals = result.submission.arrivals if result.submission else None
+    if arrivals is None or not arrivals.rates_per_s:
+        return None
+    return arrivals.rates_per_s[next(at for at, each in enumerate(result.points) if each is point)]
+
+
 def table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """The canonical table of the board, behind columns for what was swept and for the engine's arguments."""
     rows = list(points(outcomes))
@@ -98,7 +106,7 @@ def printed_rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
                 *(outcome.cell.swept.get(name, "") for name in swept),
                 round(fmean(request.input_tokens for request in point.requests)),
                 round(fmean(request.output_tokens for request in point.requests)),
-                load_text(point),
+                load_text(point, rate_asked(result, point)),
                 *figures,
                 *([None if score is None else 100 * score.value] if scored else []),
             )
@@ -106,11 +114,18 @@ def printed_rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
     return rows
 
 
-def load_text(point: Point) -> str:
-    """A load in three words; an invalid point says so."""
+def load_text(point: Point, asked_per_s: float | None) -> str:
+    """A load in a few words, the rate that was asked for beside the one that was sent; an invalid point says so."""
     load = point.load
-    rate = "a trace" if load.request_rate_per_s is None else f"{load.request_rate_per_s:.3g} requests/s"
-    text = rate if load.concurrency is None else f"{load.concurrency} in flight"
+    sent = load.request_rate_per_s
+    if load.concurrency is not None:
+        text = f"{load.concurrency} in flight"
+    elif asked_per_s is None:
+        text = "a trace" if sent is None else f"a trace of {sent:.3g} requests/s"
+    elif sent is None or f"{sent:.3g}" == f"{asked_per_s:.3g}":
+        text = f"{asked_per_s:.3g} requests/s"
+    else:
+        text = f"{asked_per_s:.3g} requests/s asked, {sent:.3g} sent"
     return f"{text} (invalid)" if point.invalid else text
 
 

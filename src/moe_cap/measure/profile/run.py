@@ -15,6 +15,7 @@ from typing import Literal
 from moe_cap.errors import MoECapError, ResultError
 from moe_cap.measure.evaluate import Job, Subject, measure
 from moe_cap.measure.job import log_to, replace_file, write_failure
+from moe_cap.measure.levels import open_loops
 from moe_cap.measure.memory import memory_errors
 from moe_cap.measure.model_files import ModelFiles, find_description
 from moe_cap.measure.profile.config import DATASETS, ProfileConfig
@@ -24,11 +25,13 @@ from moe_cap.measure.progress import Progress, Tell
 from moe_cap.precision import read_quantization
 from moe_cap.result import Result, parse_result
 from moe_cap.settings import Settings
-from moe_cap.submission import parse_submission
+from moe_cap.submission import Submission, parse_submission
 
 log = logging.getLogger("moe_cap")
 
 RESULT, CELL = "result.json", "cell.json"
+RATE_TOLERANCE = 0.1
+"""Of a drawn schedule's mean rate, before the result says that it is another one than was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,6 @@ class Profile:
 
     Attributes:
         output: every cell has a folder in it.
-        watch: told where each cell stands; it gets the cell's number and gives the listener of its stages.
     """
 
     config: ProfileConfig
@@ -59,11 +61,27 @@ class Profile:
     settings: Settings
     environ: Mapping[str, str]
 
-    def run(self, watch: Callable[[int, Cell], Tell], done: Callable[[Outcome], None]) -> list[Outcome]:
-        """Measure what is not there yet. A cell that fails does not keep the others from being measured."""
+    def kept(self) -> dict[str, Outcome]:
+        """What earlier runs left whole, by the cell's fingerprint."""
+        found = ((cell.fingerprint, self._kept(cell)) for cell in self.cells)
+        return {fingerprint: outcome for fingerprint, outcome in found if outcome is not None}
+
+    def run(
+        self,
+        kept: Mapping[str, Outcome],
+        watch: Callable[[int, Cell], Tell],
+        done: Callable[[Outcome], None],
+    ) -> list[Outcome]:
+        """Measure what is not kept. A cell that fails does not keep the others from being measured.
+
+        Args:
+            kept: as `kept` gives it.
+            watch: gets a cell and its number before it is measured, gives the listener of its stages.
+            done: told every outcome, in the order of the cells.
+        """
         outcomes = []
         for number, cell in enumerate(self.cells):
-            outcome = self._kept(cell) or self._measure(cell, watch(number, cell))
+            outcome = kept.get(cell.fingerprint) or self._measure(cell, watch(number, cell))
             done(outcome)
             outcomes.append(outcome)
         return outcomes
@@ -105,7 +123,7 @@ class Profile:
             progress=Progress(folder / "progress.json", time.monotonic, tell),
             reproduce=reproduce(cell, self.place, self.config.num_devices),
             prompts_from=cell.prompts_from,
-            warnings=prompt_warnings(self.config),
+            warnings=(*prompt_warnings(self.config), *arrival_warnings(cell.submission)),
         )
 
     def _subject(self, job: Job, cell: Cell) -> Subject:
@@ -137,4 +155,18 @@ def prompt_warnings(config: ProfileConfig) -> tuple[str, ...]:
         f"{name} is not among the data of this code: the prompts were made of other text (see the load)"
         for name in config.dataset_names
         if DATASETS[name] is None
+    )
+
+
+def arrival_warnings(asked: Submission) -> tuple[str, ...]:
+    """Schedules whose mean rate came out far from the one that was asked for: few draws are no distribution."""
+    arrivals = asked.arrivals
+    if arrivals is None or not arrivals.rates_per_s:
+        return ()
+    drawn = zip(arrivals.rates_per_s, open_loops(arrivals, asked), strict=True)
+    return tuple(
+        f"{arrivals.process} arrivals at {rate:g} requests/s were asked for, the {len(loop.arrivals_s)} that were drawn"
+        f" come at {loop.rate_per_s:.3g} ({loop.rate_per_s / rate - 1:+.0%}): more requests come nearer"
+        for rate, loop in drawn
+        if loop.rate_per_s is not None and abs(loop.rate_per_s / rate - 1) > RATE_TOLERANCE
     )
