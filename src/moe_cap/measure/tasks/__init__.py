@@ -105,9 +105,9 @@ def load_task(name: str, *, data_dir: Path | None = None) -> Task:
     except (OSError, ValueError) as error:
         if not spec.problem_files:
             raise
-        files = " and ".join(pattern for _, pattern in spec.problem_files)
+        patterns = " and ".join(pattern for _, pattern in spec.problem_files)
         raise AccuracyError(
-            f"the problems of {spec.title} cannot be had: {error}; without the Hub, put {files} into the folder "
+            f"the problems of {spec.title} cannot be had: {error}; without the Hub, put {patterns} into the folder "
             f"problems/{name} of MOE_CAP_HOME"
         ) from error
 
