@@ -35,7 +35,7 @@ def run(
     found = [activated_at(trace, size, seed) for size in sorted(set(batch or recorded_batches(trace)))]
     tokens = expert_histogram(trace.experts, trace.num_experts)
     if html is not None:
-        _write_page(html, trace, found)
+        _write_page(html, file, trace, found)
     if as_json:
         batches = [
             {"batch_size": one.batch_size, "mean": one.mean, "uniform": trace.uniform(one.batch_size),
@@ -56,9 +56,9 @@ def run(
     typer.echo(f"busiest expert of a layer: {busiest.mean():.2f} times the mean, {busiest.max():.2f} at most")
 
 
-def _write_page(path: Path, trace: ExpertTrace, found: list[Activated]) -> None:
+def _write_page(path: Path, file: Path, trace: ExpertTrace, found: list[Activated]) -> None:
     try:
-        from moe_cap.measure.experts_plot import draw_trace  # noqa: PLC0415 plotly is an extra
+        from moe_cap.measure.profile.experts_plot import draw_trace  # noqa: PLC0415 plotly is an extra
     except ModuleNotFoundError as error:
         raise InvalidInputError(f"{error.name} is not installed: pip install 'moe-cap[worker]'") from error
-    path.write_text(draw_trace(trace, found).to_html(include_plotlyjs=True, div_id="trace"), encoding="utf-8")
+    path.write_text(draw_trace(trace, found, f"Routing trace {file.name}"), encoding="utf-8")

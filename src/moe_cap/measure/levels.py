@@ -102,16 +102,17 @@ class ClosedLevel:
 
 @dataclass(frozen=True, slots=True)
 class OpenLevel:
-    """One request at each of the loop's times."""
+    """One request at each of the loop's times; a trace was asked for at no rate."""
 
     process: str
     loop: OpenLoop
+    asked_per_s: float | None
 
     @property
     def name(self) -> str:
         """As the stages call it."""
-        rate = self.loop.rate_per_s
-        return f"{self.process} arrivals" if rate is None else f"{self.process} arrivals, {rate:.3g} a second"
+        rates = {"asked": self.asked_per_s, "drawn": self.loop.rate_per_s}
+        return ", ".join([f"{self.process} arrivals", *(f"{rate:.3g}/s {how}" for how, rate in rates.items() if rate)])
 
     @property
     def key(self) -> str:
@@ -150,7 +151,8 @@ def levels_of(asked: Submission) -> tuple[Level, ...]:
     """Every load of a submission, in order."""
     if asked.arrivals is None:
         return tuple(ClosedLevel(level, requests_for(level, asked.num_requests)) for level in asked.concurrency)
-    return tuple(OpenLevel(asked.arrivals.process, loop) for loop in open_loops(asked.arrivals, asked))
+    loops = zip(open_loops(asked.arrivals, asked), asked.arrivals.rates_per_s or (None,), strict=True)
+    return tuple(OpenLevel(asked.arrivals.process, loop, rate) for loop, rate in loops)
 
 
 def open_loops(arrivals: Arrivals, asked: Submission) -> tuple[OpenLoop, ...]:

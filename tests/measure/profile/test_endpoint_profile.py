@@ -119,6 +119,7 @@ def test_an_open_loop_keeps_its_schedule_in_the_record(serve: Serve, words: str,
         assert point.load.request_rate_per_s == pytest.approx((len(intended) - 1) / span_s, rel=1e-6)
         assert 0.2 * rate < point.load.request_rate_per_s < 5 * rate
         assert point.quantities["schedule_lag_s_p99"].value is not None
+    assert "timing poisson arrivals, 40/s asked, " in profile.err
     slow, quick = (max(request.sent_s for request in point.requests) for point in result.points)
     assert slow > quick
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from plotly.graph_objects import Figure, Heatmap, Scatter
 
-from moe_cap.measure.profile.page import Panel, Stroke, lay_out, logarithmic
-from moe_cap.routing import uniform_activated_experts
+from moe_cap.expert_trace import Activated, ExpertTrace
+from moe_cap.measure.profile.page import Panel, Stroke, draw_page, lay_out, logarithmic, stroke
+from moe_cap.routing import expert_histogram, uniform_activated_experts
 
 EXPECTED = Stroke("#555555", "dot")
 
@@ -64,3 +65,19 @@ def draw_expert_tokens(tokens: Sequence[Sequence[int]], where: str) -> Panel:
 def _whole(number: int) -> dict[str, object]:
     """Labels at whole numbers, at most a dozen of them."""
     return {"tick0": 0, "dtick": max(1, -(-number // 12))}
+
+
+def draw_trace(trace: ExpertTrace, found: Sequence[Activated], title: str) -> str:
+    """The page of one stored trace; batches that were drawn from its tokens have a line of their own."""
+    looks = {False: ("as traced", stroke(0)), True: ("drawn from tokens of different steps", stroke(1))}
+    curves = [
+        Curve(name, {one.batch_size: one.mean for one in found if one.drawn == drawn}, look)
+        for drawn, (name, look) in looks.items()
+    ]
+    shown = [curve for curve in curves if curve.by_batch_size]
+    tokens = expert_histogram(trace.experts, trace.num_experts).tolist()
+    panels = [
+        draw_distinct_experts(shown, trace.num_experts, trace.experts.shape[-1]),
+        draw_expert_tokens(tokens, f"All {len(trace.positions)} sequences, prompts included."),
+    ]
+    return draw_page(title, [(curve.name, curve.stroke) for curve in shown], panels)
