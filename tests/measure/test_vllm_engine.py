@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ import pytest
 from moe_cap.architecture import parse_config
 from moe_cap.errors import InvalidRunError, ServerError, SubmissionError
 from moe_cap.measure.engines.base import Completion, Request
+from moe_cap.measure.engines.openai_http import About
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
-from moe_cap.measure.engines.vllm import ENGINE, RecordingWorker, ReturnedExperts
+from moe_cap.measure.engines.vllm import ENGINE, RecordingWorker, ReturnedExperts, VllmSession, recorder_for
+from moe_cap.measure.engines.vllm_kernels import asked_backend, otherwise
 from moe_cap.measure.engines.vllm_log import batched_tokens, parse_log, quantisation_of
 from moe_cap.measure.engines.vllm_routing import experts_of, parse_returned_experts, parse_trace
 from moe_cap.measure.model_files import ModelFiles
@@ -47,12 +51,77 @@ def test_the_timed_server_is_stock() -> None:
 
 def test_only_the_routing_pass_has_something_added() -> None:
     timed = ENGINE.launch_spec(FILES, "fp32")
-    for recorder, flag in ((ReturnedExperts(), "--enable-return-routed-experts"), (RecordingWorker(), "--worker-cls")):
+    for recorder, flag in (
+        (ReturnedExperts(None), "--enable-return-routed-experts"),
+        (RecordingWorker(), "--worker-cls"),
+    ):
         spec = recorder.spec(timed)
         assert spec.argv[: len(timed.argv)] == timed.argv
         assert flag in spec.argv[len(timed.argv) :]
     folder = Path(RecordingWorker().spec(timed).environment["PYTHONPATH"])
     assert (folder / "moe_cap_vllm_recorder.py").is_file()
+
+
+KERNEL_LINES = {
+    "Using 'TRITON' Mxfp4 MoE backend.": ("--moe-backend", "triton_unfused"),
+    "Using FlashInfer TRTLLM Unquantized MoE backend out of potential backends: []": ("--moe-backend", "triton"),
+    "Using 'MARLIN' Mxfp4 MoE backend.": (),
+    "Using TRITON Unquantized MoE backend out of potential backends: ['TRITON'].": (),
+    "nothing about kernels": (),
+}
+
+
+@pytest.mark.parametrize("line", KERNEL_LINES)
+def test_a_kernel_that_routes_by_itself_has_another_in_its_place_while_routing_is_recorded(line: str) -> None:
+    timed = ENGINE.launch_spec(FILES, "bf16")
+    given = replace(timed, argv=(*timed.argv, "--moe-backend", "triton"))
+    spec = recorder_for(parse_log(f"INFO {line}\n")).spec(given)
+    flags = ("--enable-prefix-caching", "--enable-return-routed-experts")
+    assert spec.argv == (*given.argv, *flags, *KERNEL_LINES[line]), "of flags given twice the last counts"
+
+
+def test_the_record_says_in_what_the_recording_server_differed() -> None:
+    timed = parse_log("Using 'TRITON' Mxfp4 MoE backend.\nUsing V2 Model Runner\n")
+    fallback = "Model Runner V2 does not yet support routed experts capture; using the V1 model runner instead."
+    recording = parse_log(f"Using 'TRITON_UNFUSED' Mxfp4 MoE backend.\n{fallback}\n")
+    differed = {"routing_pass_moe_backend": "TRITON_UNFUSED Mxfp4", "routing_pass_model_runner": "V1"}
+    assert otherwise(timed, recording) == differed
+    assert otherwise(timed, timed) == {}
+
+
+def test_a_session_records_what_its_recording_server_said() -> None:
+    def server(said: str) -> Any:
+        return SimpleNamespace(said=lambda: said, log=Path("engine.log"), port=8000, stop=lambda: None)
+
+    endpoint: Any = None
+    attachment: Any = SimpleNamespace(
+        http=None, about=About("vllm", "0.26.0", {}), served=SimpleNamespace(name="m", max_tokens=None),
+        tokenizer=None, target=None, dialect=SimpleNamespace(name="completions"),
+    )  # fmt: skip
+    config = json.loads((FIXTURES / "vllm-0.32-cpu.json").read_text())["config"]
+    spec = ENGINE.launch_spec(replace(FILES, config=config), "bf16")
+    recording = server("Using TRITON Unquantized MoE backend out of potential backends: []")
+    engine: Any = SimpleNamespace(name="vllm", launch=lambda *_: recording)
+    timed = server("Using FlashInfer TRTLLM Unquantized MoE backend out of potential backends: []")
+    session = VllmSession(engine, endpoint, spec, timed, attachment)
+    assert session.describe().arguments["moe_backend"] == "FlashInfer TRTLLM Unquantized"
+    assert "routing_pass_moe_backend" not in session.describe().arguments
+    session.route([], [])
+    assert session.describe().arguments["moe_backend"] == "FlashInfer TRTLLM Unquantized"
+    assert session.describe().arguments["routing_pass_moe_backend"] == "TRITON Unquantized"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backend"),
+    [
+        ((), None),
+        (("--moe-backend", "Triton-Unfused"), "triton_unfused"),
+        (("--moe_backend=triton", "--moe-backend=marlin"), "marlin"),
+        (("--max-model-len", "8"), None),
+    ],
+)
+def test_the_backend_that_was_asked_for(arguments: tuple[str, ...], backend: str | None) -> None:
+    assert asked_backend(arguments) == backend
 
 
 def test_a_precision_that_vllm_does_not_offer_is_refused_at_its_field() -> None:
@@ -75,6 +144,11 @@ KERNELS = {
     "Using 'FLASHINFER_TRTLLM_MXFP4_MXFP8' Mxfp4 MoE backend.": ("FLASHINFER_TRTLLM_MXFP4_MXFP8 Mxfp4", True, False),
     "Using 'EMULATION' Mxfp4 MoE backend.": ("EMULATION Mxfp4", False, False),
     "Using DEEPGEMM Fp8 MoE backend out of potential backends: ['DEEPGEMM'].": ("DEEPGEMM Fp8", True, False),
+    "Using FlashInfer CUTLASS Unquantized MoE backend out of potential backends: []": (
+        "FlashInfer CUTLASS Unquantized",
+        True,
+        False,
+    ),
     "Using CPU Fp8 MoE backend out of potential backends: ['CPU'].": ("CPU Fp8", True, True),
     "Loading weights took 3 seconds": (None, False, False),
 }

@@ -7,11 +7,13 @@ down on a processor, where vLLM refuses that flag. The same tokens then go throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.measure.engines import inside
@@ -22,6 +24,7 @@ from moe_cap.measure.engines.launched import ServerEngine, ServerSession, packag
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
 from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype, stored_plan
 from moe_cap.measure.engines.teacher_forcing import forced_body, forced_tokens, parse_predicted
+from moe_cap.measure.engines.vllm_kernels import otherwise, telling_arguments
 from moe_cap.measure.engines.vllm_log import PRECISIONS, batched_tokens, parse_log, quantisation_of
 from moe_cap.measure.engines.vllm_padding import expert_padding
 from moe_cap.measure.engines.vllm_routing import Ids, experts_of, parse_returned_experts, parse_trace
@@ -84,12 +87,20 @@ class Recorder(Protocol):
         """Experts of one answered request, [positions, MoE layers, top_k]; raises InvalidRunError."""
 
 
+@dataclass(frozen=True, slots=True)
 class ReturnedExperts:
-    """vLLM's own flag; it wants the prefix cache on, and prompts with log-probabilities never read from that."""
+    """vLLM's own flag; it wants the prefix cache on, and prompts with log-probabilities never read from that.
+
+    Attributes:
+        moe_backend: of the timed server; a kernel that routes by itself has another in its place while it records.
+    """
+
+    moe_backend: str | None
 
     def spec(self, timed: LaunchSpec) -> LaunchSpec:
-        """Two flags more."""
-        return replace(timed, argv=(*timed.argv, "--enable-prefix-caching", "--enable-return-routed-experts"))
+        """Two flags more, and the kernel where the timed one tells nothing."""
+        flags = ("--enable-prefix-caching", "--enable-return-routed-experts", *telling_arguments(self.moe_backend))
+        return replace(timed, argv=(*timed.argv, *flags))
 
     def read(self, server: Server, answer: dict[str, Any], positions: int, architecture: Architecture) -> Ids:
         """From the answer itself."""
@@ -116,6 +127,14 @@ class RecordingWorker:
         return experts_of(passes, name, positions)
 
 
+def recorder_for(told: Mapping[str, JsonValue]) -> Recorder:
+    """The way that the timed server's device and kernels leave open."""
+    if told.get("device_config") == "cpu":
+        return RecordingWorker()
+    backend = told.get("moe_backend")
+    return ReturnedExperts(None if backend is None else str(backend))
+
+
 class VllmSession(ServerSession):
     """A running vLLM; see `moe_cap.measure.engines.base.Session`."""
 
@@ -126,11 +145,12 @@ class VllmSession(ServerSession):
         self._told = told = parse_log(server.said())
         method = told.get("quantization")
         check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))
-        self._recorder: Recorder = RecordingWorker() if self._told.get("device_config") == "cpu" else ReturnedExperts()
+        self._recorder = recorder_for(told)
         self._routing_spec = self._recorder.spec(spec)
+        self._recording_told: dict[str, JsonValue] | None = None
 
     def describe(self) -> EngineRecord:
-        """By the log of the timed server."""
+        """By the log of the timed server; once routing is recorded, also what the recording one said otherwise."""
         record = super().describe()
         told = self._told
         compute = PRECISIONS.get(str(told.get("dtype")))
@@ -140,6 +160,8 @@ class VllmSession(ServerSession):
             for kind in ("tensor", "pipeline", "data")
         }
         arguments = {**record.arguments, **told, "routing_pass": type(self._recorder).__name__}
+        if self._recording_told is not None:
+            arguments |= otherwise(told, self._recording_told)
         stored = stored_plan(self._spec.files)
         if padding := expert_padding(str(told.get("moe_backend")), parse_config(self._spec.files.config), stored):
             arguments["expert_padding"] = str(padding)
@@ -175,6 +197,7 @@ class VllmSession(ServerSession):
         if not architecture.moe_blocks:
             return ()
         self.serve(self._routing_spec)
+        self._recording_told = self._recording_told or parse_log(self.server.said())
 
         def one(request: Request, completion: Completion) -> RoutingRows:
             tokens = forced_tokens(request, completion)

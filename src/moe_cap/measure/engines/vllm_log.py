@@ -22,7 +22,10 @@ KV_TOKENS = re.compile(r"KV cache size: (?P<tokens>[\d,]+) tokens")
 BATCHED_TOKENS = re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(?P<tokens>\d+)")
 COMPILED_SIZES = re.compile(r"compile_ranges_endpoints': \[(?P<sizes>\d[\d, ]*)\]")
 """Their largest is `max_num_batched_tokens` (vllm/config/vllm.py, `_set_compile_ranges`), compiled or not."""
-MOE_BACKEND = re.compile(r"Using '?(?P<backend>[\w-]+?)'? (?P<weights>\w+) MoE backend")
+MOE_BACKEND = re.compile(r"Using '?(?P<backend>[\w-]+(?: [\w-]+)?)'? (?P<weights>\w+) MoE backend")
+"""Backends without quantisation have names of two words (vllm/.../fused_moe/oracle/unquantized.py)."""
+MODEL_RUNNER = re.compile(r"(?:Using|using the) (?P<runner>V\d) (?:Model Runner|model runner instead)")
+"""Told of V2, and where V1 takes a model of its: returning routed experts is one reason (vllm/config/vllm.py)."""
 LINEAR_KERNEL = re.compile(r"(?:Using|Selected) (?P<kernel>\w*Kernel\w*) for ")
 CORES = re.compile(r"local_rank=\d+, core ids=\[(?P<cores>[\d, ]+)\]")
 WEIGHT_ONLY = re.compile(r"Weight-only FP\d\s+compression|Using '?\w*MARLIN'? |Using '?\w+_BF16'? |Using '?CPU'? Fp8 ")
@@ -59,6 +62,8 @@ def _kernels(text: str) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     if backend := MOE_BACKEND.search(text):
         found["moe_backend"] = f"{backend['backend']} {backend['weights']}"
+    if runner := MODEL_RUNNER.search(text):
+        found["model_runner"] = runner["runner"]
     if kernels := sorted({kernel["kernel"] for kernel in LINEAR_KERNEL.finditer(text)}):
         found["linear_kernels"] = ", ".join(kernels)
     if WEIGHT_ONLY.search(text):

@@ -59,7 +59,7 @@ def expert_padding(moe_backend: str, arch: Architecture, storage: StoragePlan) -
 
     None where nothing is padded, where the experts are not in mxfp4, and for a backend that is not known here.
     """
-    backend, _, weights = moe_backend.partition(" ")
+    backend, _, weights = moe_backend.rpartition(" ")
     if weights.lower() != "mxfp4" or backend not in TILES or not arch.moe_blocks:
         return None
     tiles = TILES[backend]
