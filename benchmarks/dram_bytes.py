@@ -30,6 +30,8 @@ import numpy as np
 
 from benchmarks.dram_account import LIMIT, Cell, Row, as_json, compare, parse_members, step_of, traced_ids
 from benchmarks.dram_counters import CounterError, PassCounters, find_ncu, ncu_command, parse_ncu_csv
+from benchmarks.dram_engine import engine_arguments, with_modelled_kernel
+from benchmarks.dram_probe import PLAIN_NUMBERS, explain_replays, probe_counters
 from benchmarks.shapes import SHAPES, Shape, drawn, lacks_room, largest_scratch, no_gpu, read_shapes, shape_arguments
 from moe_cap.architecture import parse_config
 from moe_cap.errors import EngineStartError, InvalidRunError, MoECapError
@@ -43,9 +45,6 @@ from moe_cap.precision import parse_quantization
 STEP = Path(__file__).resolve().parent / "dram_step.py"
 BATCHES, KINDS = "1,2,4,8,16,32,64", "decode,prefill"
 CONTEXT, PREFILL = 512, 64
-ANSWER_ROOM = 128
-"""Tokens of a sequence behind its prompt, at most."""
-BATCHED_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +71,22 @@ class Passes:
         return self.folder / "passes.jsonl"
 
 
-def engine_arguments(model: Path, cells: Sequence[Cell], given: Sequence[str], *, rehearsal: bool) -> list[str]:
-    """vLLM's arguments: every prompt of a prefill fits into one pass, and the experts are told."""
-    longest = max(cell.tokens for cell in cells) + ANSWER_ROOM
-    at_once = max([BATCHED_TOKENS, *(cell.batch * cell.tokens for cell in cells if cell.kind == "prefill")])
-    returned = ["--enable-prefix-caching", "--enable-return-routed-experts"]
-    recorded = ["--no-enable-prefix-caching", "--worker-cls", "moe_cap_vllm_recorder.RecordingWorker"]
-    return [
-        "--model", str(model), "--dtype", "bfloat16", "--skip-tokenizer-init", "--enforce-eager",
-        "--no-async-scheduling", "--max-model-len", str(longest), "--max-num-batched-tokens", str(at_once),
-        "--max-num-seqs", str(max(cell.batch for cell in cells)), *(recorded if rehearsal else returned), *given,
-    ]  # fmt: skip
-
-
 def child_command(home: Path, asked: Path) -> list[str]:
     """The step's program in vLLM's own environment."""
     return [str(home / "bin" / "python"), str(STEP), str(asked)]
+
+
+def engine_home() -> Path:
+    """Where vLLM is installed.
+
+    Raises:
+        EngineStartError: nowhere.
+    """
+    engine = load_engine("vllm")
+    found = engine.find()
+    if found is None:
+        raise EngineStartError(f"vllm is {engine.probe().reason}")
+    return Path(found.home)
 
 
 def run_passes(passes: Passes, model: Path, given: Sequence[str], ncu: str | None) -> None:
@@ -98,17 +97,17 @@ def run_passes(passes: Passes, model: Path, given: Sequence[str], ncu: str | Non
         EngineStartError: vLLM is not installed.
         InvalidRunError: it failed, or formed other passes.
     """
-    found = load_engine("vllm").find()
-    if found is None:
-        raise EngineStartError(f"vllm is {load_engine('vllm').probe().reason}")
+    home = engine_home()
     asked = passes.folder / "asked.json"
     cells = [{"kind": cell.kind, "batch": cell.batch, "tokens": cell.tokens} for cell in passes.cells]
     arguments = engine_arguments(model, passes.cells, given, rehearsal=ncu is None)
     vocabulary = int(passes.shape.config["vocab_size"])
     told = {"engine_args": arguments, "vocab_size": vocabulary, "cells": cells, "output": str(passes.folder)}
     asked.write_text(json.dumps(told), encoding="utf-8")
-    command = child_command(found.home, asked)
-    environ = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = child_command(home, asked)
+    environ = PLAIN_NUMBERS | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
+    }  # fmt: skip
     if ncu is None:
         environ |= {"PYTHONPATH": str(Path(inside.__file__).parent), "MOE_CAP_TRACE": str(passes.trace)}
     process = GuardedProcess(
@@ -211,14 +210,27 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
+def counting(given: str | None) -> str:
+    """The `ncu` that reads this GPU's counters, tried before anything is drawn.
+
+    Raises:
+        EngineStartError: there is no GPU, or no vLLM.
+        CounterError: there is no ncu, or it cannot read them.
+    """
+    if reason := no_gpu():
+        raise EngineStartError(reason)
+    ncu = find_ncu(given)
+    if (times := probe_counters(ncu, engine_home())) > 1:
+        print(f"note: {explain_replays(times)}", file=sys.stderr)
+    return ncu
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse_arguments(arguments)
     shapes = read_shapes(asked.shapes, asked.only)
     own = shape_arguments(asked.shape_args, shapes)
     try:
-        if not asked.rehearsal and (reason := no_gpu()):
-            raise EngineStartError(reason)
-        ncu = None if asked.rehearsal else find_ncu(asked.ncu)
+        ncu = None if asked.rehearsal else counting(asked.ncu)
     except (CounterError, MoECapError) as error:
         print(f"missing: {error}", file=sys.stderr)
         return 1
@@ -229,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             if reason := lacks_room(shape, asked.scratch, rehearsal=asked.rehearsal):
                 raise EngineStartError(reason)
-            rows += measure(shape, asked, given, ncu)
+            rows += measure(shape, asked, given if ncu is None else with_modelled_kernel(shape, given), ncu)
         except (CounterError, MoECapError) as error:
             print(f"{shape.name}: {type(error).__name__}: {error}", file=sys.stderr)
             failed = True

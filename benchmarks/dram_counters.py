@@ -1,7 +1,8 @@
 """Nsight Compute's DRAM counters over marked passes: its command, the CSV that it writes, and how it fails. Pure.
 
 The format is that of the documentation (Nsight Compute CLI, "Console Output" and `--csv`): lines that begin with `==`
-are ncu's own, then a header and one row per kernel and metric, in the order of the launches.
+are ncu's own, then a header and one row per kernel and metric, in the order of the launches. Read as well: the page
+`raw`, which has one row per kernel, a column per metric, and a row of units behind the header.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MARK = "spin_kernel"
 """The kernel of `torch.cuda._sleep`, which no model launches: where a pass begins."""
 UNITS = {"byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
 USUAL_PLACES = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute")
-KERNEL, METRIC, UNIT, VALUE = "Kernel Name", "Metric Name", "Metric Unit", "Metric Value"
+ID, KERNEL, METRIC, UNIT, VALUE = "ID", "Kernel Name", "Metric Name", "Metric Unit", "Metric Value"
 TAIL_LINES = 8
 
 
@@ -70,9 +71,10 @@ def find_ncu(given: str | None = None) -> str:
 
 
 def ncu_command(ncu: str, output: Path, command: Sequence[str]) -> list[str]:
-    """A command under ncu, its caches and clocks as they are; the two counters fit into one pass over each kernel."""
+    """A command under ncu, its caches and clocks as they are; both counters should fit into one pass over a kernel."""
     return [
-        ncu, "--profile-from-start", "off", "--clock-control", "none", "--cache-control", "none",
+        ncu, "--target-processes", "all", "--profile-from-start", "off",
+        "--clock-control", "none", "--cache-control", "none",
         "--metrics", f"{READ},{WRITTEN}", "--csv", "--print-units", "base", "--log-file", str(output), *command,
     ]  # fmt: skip
 
@@ -90,9 +92,8 @@ def parse_ncu_csv(text: str, passes: int) -> tuple[PassCounters, ...]:
         UnreadableCountersError: no table, another unit, or another number of passes.
     """
     _refuse_failures(text)
-    lines = [line for line in text.splitlines() if line.startswith('"')]
-    rows = list(csv.DictReader(lines))
-    if not rows or not {"ID", KERNEL, METRIC, UNIT, VALUE} <= rows[0].keys():
+    rows = _rows(text)
+    if not rows:
         raise UnreadableCountersError(f"ncu wrote no table of counters; its last words:\n{_tail(text)}")
     found = [_sum(kernels) for kernels in _marked(rows)]
     if len(found) != passes:
@@ -100,6 +101,29 @@ def parse_ncu_csv(text: str, passes: int) -> tuple[PassCounters, ...]:
     if empty := [index for index, counted in enumerate(found) if not counted.kernels]:
         raise UnreadableCountersError(f"ncu counted no kernel in pass {empty[0] + 1} of {passes}:\n{_tail(text)}")
     return tuple(found)
+
+
+def replays(text: str) -> int:
+    """How often ncu ran one kernel for the counters, at most, by its own words; 1 where it says nothing."""
+    return max((int(times) for times in re.findall(r"- (\d+) pass(?:es)?\s*$", text, re.MULTILINE)), default=1)
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    """One row per kernel and metric, whichever page ncu wrote; empty where it wrote no table."""
+    lines = [line for line in text.splitlines() if line.startswith('"')]
+    start = next((place for place, line in enumerate(lines) if f'"{KERNEL}"' in line), len(lines))
+    rows = list(csv.DictReader(lines[start:]))
+    if not rows or not {ID, KERNEL} <= rows[0].keys():
+        return []
+    if {METRIC, UNIT, VALUE} <= rows[0].keys():
+        return rows
+    units, *kernels = rows
+    metrics = [metric for metric in (READ, WRITTEN) if metric in units]
+    return [
+        {ID: row[ID], KERNEL: row[KERNEL], METRIC: metric, UNIT: units[metric], VALUE: row[metric]}
+        for row in kernels
+        for metric in metrics
+    ]
 
 
 def _refuse_failures(text: str) -> None:
@@ -123,19 +147,19 @@ def _marked(rows: Sequence[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
             if begun is None:
                 raise UnreadableCountersError(f"ncu counted {row[KERNEL]!r} before the first mark")
             begun.append(row)
-        elif row["ID"] != mark:
+        elif row[ID] != mark:
             if begun is not None:
                 yield begun
-            begun, mark = [], row["ID"]
+            begun, mark = [], row[ID]
     if begun is not None:
         yield begun
 
 
 def _sum(rows: Sequence[dict[str, str]]) -> PassCounters:
-    kernels = {row["ID"] for row in rows}
+    kernels = {row[ID] for row in rows}
     totals = {}
     for metric in (READ, WRITTEN):
-        told = {row["ID"]: _bytes(row) for row in rows if row[METRIC] == metric}
+        told = {row[ID]: _bytes(row) for row in rows if row[METRIC] == metric}
         if missing := kernels - told.keys():
             raise MissingMetricError(f"{len(missing)} of {len(kernels)} kernels of a pass have no {metric}")
         totals[metric] = sum(told.values())

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import dram_bytes
+from benchmarks import dram_bytes, dram_engine
 from benchmarks.dram_account import Cell, Member, Row, compare, step_of, traced_ids
-from benchmarks.dram_counters import PassCounters
-from benchmarks.shapes import SHAPES
+from benchmarks.dram_counters import CounterPermissionError, PassCounters
+from benchmarks.shapes import SHAPES, read_shapes
 from moe_cap.architecture import parse_config
-from moe_cap.errors import TraceError
+from moe_cap.errors import EngineStartError, TraceError
 from moe_cap.hardware import detect_machine
 from moe_cap.metrics.bytes_and_flops import step_bytes
 from moe_cap.metrics.footprint import expert_bytes
@@ -104,13 +104,51 @@ def test_the_recorded_pass_is_found_by_its_members_whatever_their_order() -> Non
 
 def test_all_prompts_of_a_prefill_fit_into_one_pass() -> None:
     cells = [Cell("decode", 64, 512), Cell("prefill", 64, 256)]
-    arguments = dram_bytes.engine_arguments(Path("m"), cells, ["--attention-backend", "X"], rehearsal=False)
+    arguments = dram_engine.engine_arguments(Path("m"), cells, ["--attention-backend", "X"], rehearsal=False)
     told = dict(itertools.pairwise(arguments))
     assert told["--max-num-batched-tokens"] == str(64 * 256)
     assert told["--max-model-len"] == "640"
     assert told["--max-num-seqs"] == "64"
     assert "--enable-return-routed-experts" in arguments
     assert arguments[-2:] == ["--attention-backend", "X"]
+
+
+def test_mxfp4_experts_are_counted_with_a_kernel_that_is_modelled_unless_somebody_chose_another() -> None:
+    (oss,), (olmoe,) = read_shapes(SHAPES, ["gpt-oss-20b"]), read_shapes(SHAPES, ["OLMoE-1B-7B"])
+    given = ["--gpu-memory-utilization", "0.8"]
+    assert dram_engine.with_modelled_kernel(oss, given) == ["--moe-backend", "marlin", *given]
+    assert dram_engine.with_modelled_kernel(olmoe, given) == given
+    chosen = ["--moe-backend=triton-unfused"]
+    assert dram_engine.with_modelled_kernel(oss, chosen) == chosen
+
+
+def test_a_kernel_that_tells_no_routing_is_refused_before_anything_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (oss,) = read_shapes(SHAPES, ["gpt-oss-20b"])
+    with pytest.raises(EngineStartError, match="tells no experts: take marlin or triton_unfused"):
+        dram_engine.with_modelled_kernel(oss, ["--moe-backend", "triton"])
+    monkeypatch.setattr(dram_bytes, "counting", lambda given: "ncu")
+    monkeypatch.setattr(dram_bytes, "lacks_room", lambda *args, **kwargs: None)
+    monkeypatch.setattr(dram_bytes, "measure", lambda *args: pytest.fail("something was drawn"))
+    own = "--shape-args=gpt-oss-20b=--moe-backend triton"
+    assert dram_bytes.main(["--only", "gpt-oss-20b", own, "--scratch", str(tmp_path)]) == 1
+    assert "tells no experts" in capsys.readouterr().err
+
+
+def test_counters_that_cannot_be_read_end_everything_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def walled_off(ncu: str, home: Path) -> int:
+        raise CounterPermissionError("ERR_NVGPUCTRPERM")
+
+    monkeypatch.setattr(dram_bytes, "no_gpu", lambda: None)
+    monkeypatch.setattr(dram_bytes, "find_ncu", lambda given: "ncu")
+    monkeypatch.setattr(dram_bytes, "engine_home", lambda: tmp_path)
+    monkeypatch.setattr(dram_bytes, "probe_counters", walled_off)
+    monkeypatch.setattr(dram_bytes, "measure", lambda *args: pytest.fail("something was drawn"))
+    assert dram_bytes.main(["--scratch", str(tmp_path)]) == 1
+    assert "missing: ERR_NVGPUCTRPERM" in capsys.readouterr().err
 
 
 @WITHOUT_GPU

@@ -16,7 +16,9 @@ from benchmarks.dram_counters import (
     find_ncu,
     ncu_command,
     parse_ncu_csv,
+    replays,
 )
+from benchmarks.dram_probe import probe_counters
 
 BY_HAND = (Path(__file__).parent / "fixtures" / "ncu-by-hand.csv").read_text(encoding="utf-8")
 
@@ -62,6 +64,54 @@ def test_two_marks_with_nothing_between_are_refused() -> None:
     without = "\n".join(line for line in BY_HAND.splitlines() if not line.startswith('"4"'))
     with pytest.raises(UnreadableCountersError, match="no kernel in pass 2 of 2"):
         parse_ncu_csv(without, 2)
+
+
+RAW = """\
+==PROF== Profiling "spin_kernel" - 0: 0%....50%....100% - 1 pass
+==PROF== Profiling "add_kernel" - 1: 0%....50%....100% - 2 passes
+"ID","Process ID","Kernel Name","dram__bytes_write.sum","dram__bytes_read.sum"
+"","","","Kbyte","byte"
+"0","4711","spin_kernel(long)","0","2,816"
+"1","4711","add_kernel","65.5","67,108,864"
+"""
+
+
+def test_the_page_with_a_column_per_counter_is_read_too() -> None:
+    assert parse_ncu_csv(RAW, 1) == (PassCounters(kernels=1, read_bytes=67_108_864, written_bytes=65_500),)
+    with pytest.raises(MissingMetricError, match=r"no dram__bytes_write\.sum"):
+        parse_ncu_csv(RAW.replace("dram__bytes_write.sum", "dram__bytes.sum"), 1)
+
+
+def test_how_often_a_kernel_was_run_is_told() -> None:
+    assert replays(RAW) == 2
+    assert replays(BY_HAND) == 1
+    assert replays("") == 1
+
+
+def program(folder: Path, script: str) -> str:
+    """A stand-in for ncu; `$log` is the file that it is to write."""
+    path = folder / "ncu"
+    path.write_text(f'#!/bin/sh\nwhile [ "$1" != --log-file ]; do shift; done\nlog=$2\n{script}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_counters_are_tried_with_one_kernel(tmp_path: Path) -> None:
+    (tmp_path / "raw.csv").write_text(RAW)
+    assert probe_counters(program(tmp_path, f"cp {tmp_path}/raw.csv $log"), tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "says"),
+    [
+        (f"echo '{PERMISSION.strip()}' > $log; exit 1", CounterPermissionError, "run as root"),
+        ("echo 'Cannot connect to the driver'; exit 1", UnreadableCountersError, "no table.*Cannot connect"),
+        ("sleep 60", UnreadableCountersError, "did not count one kernel"),
+    ],
+)
+def test_counters_that_cannot_be_had_say_why(tmp_path: Path, script: str, kind: type[CounterError], says: str) -> None:
+    with pytest.raises(kind, match=f"(?s){says}"):
+        probe_counters(program(tmp_path, script), tmp_path, limit_s=1.0 if script.startswith("sleep") else 60.0)
 
 
 def test_caches_and_clocks_are_left_as_the_engine_has_them() -> None:
