@@ -54,7 +54,7 @@ def test_olmoe_is_within_one_percent_of_what_an_h100_counted(batch: int) -> None
     assert row.padding == 0
 
 
-def test_marlin_padding_is_in_the_prediction_and_triton_has_none() -> None:
+def test_marlin_padding_is_in_the_prediction_and_none_is_modelled_of_triton() -> None:
     config = public("gpt-oss-20b")
     arch, storage = parse_config(config), parse_quantization(config)
     members = [Member("r0", 515, 1)]

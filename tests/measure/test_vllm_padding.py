@@ -46,8 +46,17 @@ def test_the_stored_size_is_the_accounting_s_and_padding_only_adds(
         assert padding.hidden_size % TILES[backend][0] == padding.expert_size % TILES[backend][1] == 0
 
 
-@pytest.mark.parametrize("told", ["TRITON Mxfp4", "B12X_MXFP4_BF16 Mxfp4", "NEWER Mxfp4", "TRITON Unquantized", "None"])
+@pytest.mark.parametrize(
+    "told", ["TRITON Mxfp4", "B12X_MXFP4_BF16 Mxfp4", "HUMMING Mxfp4", "NEWER Mxfp4", "TRITON Unquantized", "None"]
+)
 def test_no_padding_where_none_is_known(told: str, gpt_oss: tuple[Architecture, StoragePlan]) -> None:
+    assert expert_padding(told, *gpt_oss) is None
+
+
+@pytest.mark.parametrize("told", ["FLASHINFER_TRTLLM_MXFP4_BF16 Mxfp4", "FLASHINFER_TRTLLM_MXFP4_MXFP8 Mxfp4"])
+def test_a_kernel_that_pads_otherwise_in_another_version_says_no_number(
+    told: str, gpt_oss: tuple[Architecture, StoragePlan]
+) -> None:
     assert expert_padding(told, *gpt_oss) is None
 
 

@@ -14,7 +14,6 @@ from moe_cap.precision import StoragePlan
 
 TILES = {
     "MARLIN": (256, 128), "BATCHED_MARLIN": (256, 128),
-    "FLASHINFER_TRTLLM_MXFP4_BF16": (256, 128), "FLASHINFER_TRTLLM_MXFP4_MXFP8": (256, 128),
     "FLASHINFER_CUTLASS_MXFP4_BF16": (128, 128), "FLASHINFER_CUTLASS_MXFP4_MXFP8": (128, 128),
     "CUTLASS_MXFP4_MXFP4": (128, 128), "DEEPGEMM_MXFP4": (128, 128),
     "TRITON": (1, 64), "TRITON_UNFUSED": (1, 64),
@@ -23,7 +22,12 @@ TILES = {
 }  # fmt: skip
 """Multiples that a backend rounds the hidden and the experts' size up to, on NVIDIA's devices and processors.
 
-Source: vLLM 0.32, layers/fused_moe/oracle/mxfp4.py, `mxfp4_round_up_hidden_size_and_intermediate_size`.
+Source: vLLM 0.26 to 0.33, layers/fused_moe/oracle/mxfp4.py, `mxfp4_round_up_hidden_size_and_intermediate_size`. Only
+what all of these agree on stands here: FlashInfer's TRTLLM rounds the experts to 256 in 0.26 and to 128 in 0.33.
+
+Of Triton this is not all on Hopper, whose layout of the scales pads them further (rows to 256, groups along a row to 4:
+`_swizzle_mxfp4`, `HopperMXScaleLayout`) and whose biases are fp32: up to 0.5 % more bytes of gpt-oss's experts in
+memory. Which of them a kernel reads depends on its tiles, so that is not modelled.
 """
 
 
