@@ -261,3 +261,15 @@ def test_the_first_error_is_told_because_the_last_one_is_another_process_s() -> 
     assert cause is not None
     assert cause.startswith("ValueError: Failed to find a kernel. Reasons:\nCPUFp8BlockScaledMMKernel requires AMX")
     assert first_error("loading weights\nready\n") is None
+
+
+def test_a_package_that_lies_in_a_folder_named_by_a_pth_file_is_found(tmp_path: Path) -> None:
+    brought, packages = tmp_path / "brought", tmp_path / "home" / "lib" / "python3.11" / "site-packages"
+    metadata = brought / "vllm-0.26.0.dist-info" / "METADATA"
+    for folder in (metadata.parent, packages):
+        folder.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.26.0\n")
+    assert package_version(tmp_path / "home", "vllm") is None
+    code = f"import sys; {'x' * 300}"
+    (packages / "brought.pth").write_text(f"# where vLLM lies\n{code}\n{tmp_path}/gone\n{brought}\n")
+    assert package_version(tmp_path / "home", "vllm") == "0.26.0"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from math import prod
@@ -42,9 +42,18 @@ from moe_cap.settings import read_engines_folder
 
 def package_version(home: Path, *names: str) -> str | None:
     """Version of the first of these Python packages that an environment holds; None when it has none of them."""
-    places = [str(place) for place in home.glob("lib/python3*/site-packages")]
+    places = [str(place) for folder in home.glob("lib/python3*/site-packages") for place in _with_named(folder)]
     found = {each.metadata["Name"]: each.version for each in distributions(path=places)}
     return next((found[name] for name in names if name in found), None)
+
+
+def _with_named(folder: Path) -> Iterator[Path]:
+    """A folder of packages, and those that its `.pth` files name a line each, as Python's `site` takes them."""
+    yield folder
+    for names in sorted(folder.glob("*.pth")):
+        lines = map(str.strip, names.read_text(encoding="utf-8", errors="replace").splitlines())
+        named = (folder / line for line in lines if line and not line.startswith(("#", "import ", "import\t")))
+        yield from (place for place in named if place.is_dir())
 
 
 def cast_bytes(files: ModelFiles, bytes_per_value: float) -> float:
