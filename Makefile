@@ -42,9 +42,11 @@ engines-test: .venv/.dev-installed  ## real engines on a processor, installed on
 	for install in tests/engines/install-*; do nice "$$install" .cache/engines || exit 1; done
 	$(BIN)/python -m pytest tests/engines --timeout 1200
 
-gpu-results: .venv/.installed  ## on a machine with a GPU, vLLM and ncu: models of real size with random weights into eval-results, predicted bytes against DRAM counters (ARGS="--only ...")
-	@failed=0; $(BIN)/python -m benchmarks.gpu_results $(ARGS) || failed=1; \
-	$(BIN)/python -m benchmarks.dram_bytes $(ARGS) || failed=1; exit $$failed
+gpu-results: .venv/.installed  ## on a machine with a GPU, vLLM and ncu: models of real size with random weights into eval-results, predicted bytes against DRAM counters (ARGS="--only ..." for both, PROFILE_ARGS, DRAM_ARGS)
+	$(BIN)/python -m benchmarks.gpu_results $(ARGS) $(PROFILE_ARGS) --plan
+	$(BIN)/python -m benchmarks.dram_bytes $(ARGS) $(DRAM_ARGS) --plan
+	@failed=0; $(BIN)/python -m benchmarks.gpu_results $(ARGS) $(PROFILE_ARGS) || failed=1; \
+	$(BIN)/python -m benchmarks.dram_bytes $(ARGS) $(DRAM_ARGS) || failed=1; exit $$failed
 
 clean:  ## remove the environment and local state; stores stay
 	rm -rf .venv data build dist

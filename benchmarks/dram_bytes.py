@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.dram_bytes                             # all: decode and prefill, batch 1 to 64
     .venv/bin/python -m benchmarks.dram_bytes --only gpt-oss-20b --batches 1,8,64 --kinds decode
+    .venv/bin/python -m benchmarks.dram_bytes --plan                      # what would be counted; needs no GPU
     .venv/bin/python -m benchmarks.dram_bytes --rehearsal --shapes FOLDER  # small shapes, on a processor; not counted
 
 For every shape: draw random weights, start vLLM once inside `ncu` (in one process, eager), and for every kind and batch
@@ -21,7 +22,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -191,6 +192,7 @@ def measure(shape: Shape, asked: argparse.Namespace, given: Sequence[str], ncu: 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", action="store_true", help="say what would be counted and what is missing")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="these shapes alone")
     parser.add_argument("--shapes", type=Path, default=SHAPES, help="folder of config.json files")
     parser.add_argument("--batches", type=lambda text: tuple(map(int, text.split(","))), default=BATCHES)
@@ -225,10 +227,28 @@ def counting(given: str | None) -> str:
     return ncu
 
 
+def plan(shapes: Sequence[Shape], asked: argparse.Namespace, own: Mapping[str, str]) -> Iterator[str]:
+    """What would be counted, a line a shape, and what is missing for it."""
+    for shape in shapes:
+        given = shlex.split(f"{asked.engine_args} {own.get(shape.name, '')}")
+        told = shlex.join(given if asked.rehearsal else with_modelled_kernel(shape, given))
+        steps = f"{' and '.join(asked.kinds)} at batch {', '.join(map(str, asked.batches))}"
+        yield f"{shape.name}: {steps}" + (f", vLLM with {told}" if told else "")
+        if reason := lacks_room(shape, asked.scratch, rehearsal=asked.rehearsal):
+            yield f"missing: {reason}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse_arguments(arguments)
     shapes = read_shapes(asked.shapes, asked.only)
     own = shape_arguments(asked.shape_args, shapes)
+    if asked.plan:
+        try:
+            print(*plan(shapes, asked, own), sep="\n")
+        except EngineStartError as error:
+            print(f"refused: {error}", file=sys.stderr)
+            return 2
+        return 0
     try:
         ncu = None if asked.rehearsal else counting(asked.ncu)
     except (CounterError, MoECapError) as error:

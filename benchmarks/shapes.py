@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,9 +95,15 @@ def drawn(shape: Shape, scratch: Path) -> Iterator[Path]:
 
     folder = scratch / shape.name
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    began = time.monotonic()
+
+    def say(written_bytes: float) -> None:
+        amount = f"{written_bytes / 1e9:.1f} of {shape.weights_bytes / 1e9:.1f} GB of weights"
+        print(f"{shape.name}: {amount} drawn, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
     try:
-        print(f"{shape.name}: drawing {shape.weights_bytes / 1e9:.1f} GB of weights", file=sys.stderr, flush=True)
-        write_random_model(shape.config, TOKENIZER, folder, device=device)
+        say(0.0)
+        write_random_model(shape.config, TOKENIZER, folder, device=device, report=say)
         if device == "cuda":
             torch.cuda.empty_cache()  # the engine is another process, and wants it all
         yield folder

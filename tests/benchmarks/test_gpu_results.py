@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import gpu_results, shapes
+from benchmarks import dram_bytes, gpu_results, shapes
 from moe_cap.architecture import parse_config
 from moe_cap.board import frame
 from moe_cap.hardware import detect_machine
@@ -106,8 +108,38 @@ def small(shape: dict[str, object]) -> dict[str, object]:
     return shape | fewer
 
 
+RECIPE = Path(__file__).parents[2] / "docs" / "profile.md"
+
+
+def test_the_documented_calls_are_parsed_by_both_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    """What make runs first: an option that one of them does not know ends everything before it starts."""
+    calls = [
+        line for line in RECIPE.read_text(encoding="utf-8").splitlines() if line.startswith("    make gpu-results")
+    ]
+    assert len(calls) == 2
+    for call in calls:
+        given = dict(word.split("=", 1) for word in shlex.split(call, comments=True)[2:])
+        both, profile = shlex.split(given["ARGS"]), shlex.split(given.get("PROFILE_ARGS", ""))
+        assert gpu_results.main([*both, *profile, "--plan"]) == 0
+        assert dram_bytes.main([*both, *shlex.split(given.get("DRAM_ARGS", "")), "--plan"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        dram_bytes.main(["--plan", "--repeats", "1"])
+    capsys.readouterr()
+
+
+def test_the_counters_plan_names_steps_and_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dram_bytes.main(["--plan", "--batches", "1,8"]) == 0
+    plan = capsys.readouterr().out
+    assert all(f"{name}: decode and prefill at batch 1, 8" in plan for name in PUBLIC)
+    assert plan.count("vLLM with --moe-backend marlin") == 1
+    assert dram_bytes.main(["--plan", "--shape-args=gpt-oss-20b=--moe-backend triton"]) == 2
+    assert "tells no experts" in capsys.readouterr().err
+
+
 @pytest.mark.model
-def test_a_rehearsal_publishes_results_that_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rehearsal_publishes_results_that_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from moe_cap.measure import probe
 
     monkeypatch.setattr(probe, "SMALLEST_COPY_BYTES", 2**20)
@@ -134,3 +166,4 @@ def test_a_rehearsal_publishes_results_that_are_marked(tmp_path: Path, monkeypat
         assert point.routing_source is not None
     assert not list((tmp_path / "scratch").iterdir()), "the weights are gone"
     assert frame([result])["random_weights"].all()
+    assert re.search(r"tiny-olmoe: (\S+) of \1 GB of weights drawn, \d+ s\n", capsys.readouterr().err)

@@ -56,7 +56,12 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_large_models_are_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = find_model(Submission(model=str(write_random_model(config_of("olmoe"), TOKENIZER, tmp_path / "whole"))))
     monkeypatch.setattr(random_weights, "SHARD_BYTES", whole.weights_bytes // 4)
-    parts = find_model(Submission(model=str(write_random_model(config_of("olmoe"), TOKENIZER, tmp_path / "parts"))))
+    written: list[int] = []
+    folder = write_random_model(config_of("olmoe"), TOKENIZER, tmp_path / "parts", report=written.append)
+    parts = find_model(Submission(model=str(folder)))
+    assert len(written) == len(parts.weights), "a file is told as soon as it is there"
+    assert written == sorted(written)
+    assert written[-1] == pytest.approx(parts.weights_bytes, rel=0.02)
     assert len(whole.weights) == 1
     assert len(parts.weights) >= 4
     assert max(path.stat().st_size for path in parts.weights) < whole.weights_bytes / 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ SCALE = re.compile(r"norm\w*\.weight$")
 
 
 def write_random_model(
-    config: Mapping[str, Any], tokenizer: Path, folder: Path, *, seed: int = 0, device: str = "cpu"
+    config: Mapping[str, Any],
+    tokenizer: Path,
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    report: Callable[[int], None] = lambda written_bytes: None,
 ) -> Path:
     """Write a checkpoint in bf16, with its experts in mxfp4 where the configuration says so.
 
@@ -36,6 +42,7 @@ def write_random_model(
         folder: gets the files; made if it is not there.
         seed: of all weights.
         device: where they are drawn.
+        report: gets the bytes of all weights so far, after every file of them.
     """
     packed = is_packed(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,11 +52,14 @@ def write_random_model(
     generator = torch.Generator(device).manual_seed(seed)
     width = float(config.get("initializer_range", 0.02))
     places: dict[str, str] = {}
+    written_bytes = 0
     tensors = _meta_tensors(folder)
     for number, shard in enumerate(_shards(packed_tensors(tensors) if packed else tensors), start=1):
         name = f"model-{number:05}.safetensors"
         drawn = {key: _draw(key, meta, width, generator) for key, meta in shard.items()}
         save_file(drawn, folder / name, metadata={"format": "pt"})
+        written_bytes += sum(tensor.nbytes for tensor in drawn.values())
+        report(written_bytes)
         places |= dict.fromkeys(shard, name)
     index = {"metadata": {}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
