@@ -39,7 +39,7 @@ bench: .venv/.installed  ## our published speeds, each against its rival in the 
 
 engines-test: .venv/.dev-installed  ## real engines on a processor, installed once into .cache/engines; takes long
 	@mkdir -p .cache/engines
-	for install in tests/engines/install-*; do nice "$$install" .cache/engines || exit 1; done
+	for install in tests/engines/install-*; do PYTHON=$(PYTHON) nice "$$install" .cache/engines || exit 1; done
 	$(BIN)/python -m pytest tests/engines --timeout 1200
 
 gpu-results: .venv/.installed  ## on a machine with a GPU, vLLM and ncu: models of real size with random weights into eval-results, predicted bytes against DRAM counters (ARGS="--only ..." for both, PROFILE_ARGS, DRAM_ARGS)
