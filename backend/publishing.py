@@ -14,6 +14,10 @@ class Publisher:
         self._store = store
         self._parsed: dict[str, Result] = {}
 
+    def check_writable(self) -> None:
+        """Find out whether something could be published; raises as `Store.check_writable`."""
+        self._store.check_writable()
+
     def has(self, result_id: str) -> bool:
         """Whether a result of this id was published."""
         return self._store.has(result_id)

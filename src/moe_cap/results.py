@@ -83,6 +83,10 @@ class ResultStore:
 
         transact(self._store, plan, is_there, sleep=self._sleep, rng=self._rng)
 
+    def check_writable(self) -> None:
+        """Find out whether results could be published, without publishing one; raises as `Store.check_writable`."""
+        self._store.check_writable()
+
     def has(self, result_id: str) -> bool:
         """Whether this result is published."""
         return result_id in self.ids()

@@ -49,6 +49,13 @@ class StoreContract:
         store = open_again()
         assert store.list("", store.head()) == {}
 
+    def test_looking_whether_it_can_be_written_changes_nothing(self, open_again: Open) -> None:
+        store = open_again()
+        before = store.head()
+        store.check_writable()
+        assert open_again().head() == before
+        assert store.list("", before) == {}
+
     def test_committed_files_are_listed_and_read(self, open_again: Open) -> None:
         store = open_again()
         rev = store.commit({"a/b/x.json": b"1", "y.json": b"2"}, [], store.head(), "two files")

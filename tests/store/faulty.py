@@ -14,6 +14,7 @@ class FaultyStore:
         self._store, self._rng = store, rng
         self.heartbeat_s, self.parallel_reads = store.heartbeat_s, store.parallel_reads
         self.head, self.list, self.read, self.url = store.head, store.list, store.read, store.url
+        self.check_writable = store.check_writable
         self.faults: list[str] = []
 
     def commit(self, puts: Mapping[str, bytes], deletes: Sequence[str], parent: str, message: str) -> str:

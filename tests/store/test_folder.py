@@ -305,3 +305,14 @@ def test_threads_share_one_store(store: FolderStore) -> None:
     for thread in threads:
         thread.join()
     assert store.read("n", store.head()) == b"40"
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        FolderStore(tmp_path / "file" / "below").check_writable()
+    monkeypatch.setattr("moe_cap.store.folder.os.access", lambda *_: False)
+    with pytest.raises(StoreError, match="look at its permissions"):
+        FolderStore(tmp_path / "kept").check_writable()

@@ -298,3 +298,11 @@ def test_spec_names_the_store(hub_client: None, tmp_path: Path) -> None:
 
 def test_waits_are_those_that_the_client_reads_from_the_headers() -> None:
     assert hub_answers._limited_for_s({"ratelimit": '"api";r=0;t=55', "retry-after": "3"}) == 55.0
+
+
+def test_a_token_that_may_only_read_is_known_before_the_first_commit(
+    hub: Server, hub_stores: Stores, tmp_path: Path
+) -> None:
+    name = hub_stores().repo_id
+    with pytest.raises(StoreAccessError, match="write access"):
+        HubStore(name, token="hf_bob", endpoint=hub.url, cache_folder=tmp_path).check_writable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,7 @@ from moe_cap.cli.profile_options import (
     Trace,
 )
 from moe_cap.cli.progress_lines import ProgressLines, told_at_once
+from moe_cap.cli.publication import Publication, broken_rules
 from moe_cap.cli.stores import open_results, settings_here
 from moe_cap.errors import EngineStartError, MoECapError, ProfileError
 from moe_cap.measure.load.client import Limits
@@ -134,12 +136,14 @@ def _measure(
     given = {name: _split(name, value) for name, value in options.items() if value}
     asked = configs.parse_profile({**(configs.read_config(config) if config else {}), **given})
     place = _place(asked, server, settings)
+    publication = Publication(Publisher(open_results(settings))) if publish else None
     profile = prepare(asked, place, output_dir, settings, os.environ)
-    publisher = Publisher(open_results(settings)) if publish else None
-    outcomes = _run(profile, publisher)
+    if publication is not None:
+        publication.check()
+    outcomes = _run(profile, publication)
     measured = any(outcome.result for outcome in outcomes)
     files = [report.write_table(outcomes, output_dir), plots.write_plots(outcomes, output_dir)] if measured else []
-    _show(outcomes, files, publish, as_json, report.headings(outcomes), report.printed_rows(outcomes))
+    _show(outcomes, files, publication, as_json, report.headings(outcomes), report.printed_rows(outcomes))
 
 
 def _sweep(given: Sequence[str]) -> dict[str, list[str]] | None:
@@ -172,7 +176,7 @@ def _place(asked: ProfileConfig, server: Server, settings: Settings) -> Place:
     )
 
 
-def _run(profile: Profile, publisher: Publisher | None) -> list[Outcome]:
+def _run(profile: Profile, publication: Publication | None) -> list[Outcome]:
     """Measure with progress on standard error; each result is published as soon as it is there.
 
     The published table is brought up to date however the run ends.
@@ -181,27 +185,35 @@ def _run(profile: Profile, publisher: Publisher | None) -> list[Outcome]:
 
     def done(outcome: Outcome) -> None:
         nonlocal whole
-        if outcome.error is not None:
-            typer.echo(f"{outcome.cell.name}: failed: {_named(outcome.error)}", err=True)
-        elif outcome.state == "kept":
-            typer.echo(f"{outcome.cell.name}: measured before, kept", err=True)
+        _tell(outcome)
         if outcome.state == "measured":
             whole += 1
-        if publisher is not None and outcome.result is not None:
-            publisher.publish(outcome.result)
-            published.append(outcome.result.id)
+        if publication is not None and outcome.result is not None:
+            publication.offer(outcome.cell.name, outcome.result)
 
-    published: list[str] = []
     try:
         with ProgressLines(profile.cells, kept) as lines, told_at_once():
-            return profile.run(kept, lines.watch, done)
+            outcomes = profile.run(kept, lines.watch, done)
+        if publication is not None:
+            publication.retry()
+        return outcomes
     except KeyboardInterrupt:
         there, cells = len(kept) + whole, len(profile.cells)
         typer.echo(f"interrupted; {there} of {cells} cells are kept, the same command goes on", err=True)
         raise
     finally:
-        if publisher is not None and published:
-            publisher.refresh_table()
+        if publication is not None:
+            publication.refresh_table()
+
+
+def _tell(outcome: Outcome) -> None:
+    name = outcome.cell.name
+    if outcome.error is not None:
+        typer.echo(f"{name}: failed: {_named(outcome.error)}", err=True)
+    elif outcome.state == "kept":
+        typer.echo(f"{name}: measured before, kept", err=True)
+    if outcome.result is not None and (reasons := broken_rules(outcome.result)):
+        typer.echo(f"{name}: invalid: {reasons}; remove {outcome.folder} to measure it again", err=True)
 
 
 def _named(error: MoECapError) -> str:
@@ -211,12 +223,12 @@ def _named(error: MoECapError) -> str:
 def _show(
     outcomes: Sequence[Outcome],
     files: Sequence[Path],
-    published: bool,
+    publication: Publication | None,
     as_json: bool,
     headings: Sequence[str],
     rows: Sequence[Sequence[object]],
 ) -> None:
-    """The table, or one document; the exit code says whether every cell was measured.
+    """The table, or one document; the exit code says whether every cell was measured, and published if that was asked.
 
     Raises:
         MoECapError: the only cell failed.
@@ -231,7 +243,8 @@ def _show(
                 "columns": headings,
                 "rows": rows,
                 "files": [str(path) for path in files],
-                "published": [outcome.result.id for outcome in outcomes if outcome.result] if published else [],
+                "published": publication.published if publication else [],
+                "unpublished": [asdict(each) for each in publication.unpublished] if publication else [],
             }
         )
     elif rows:
@@ -240,7 +253,26 @@ def _show(
             typer.echo(str(path))
     if failed:
         typer.echo(f"moe-cap: {len(failed)} of {len(outcomes)} cells failed", err=True)
+    incomplete = publication is not None and not _tell_publication(publication)
+    if failed or incomplete:
         raise typer.Exit(1)
+
+
+def _tell_publication(publication: Publication) -> bool:
+    """Say what is not in the store; whether all is."""
+    left = publication.unpublished
+    for each in left:
+        typer.echo(f"{each.cell}: not published: {each.reason}", err=True)
+    if left:
+        again = "the same command publishes what it kept, except what is invalid"
+        typer.echo(
+            f"moe-cap: {len(left)} of {len(left) + len(publication.published)} results not published; {again}", err=True
+        )
+    if publication.trouble is not None:
+        typer.echo(
+            f"moe-cap: the published table is out of date, the same command renews it: {publication.trouble}", err=True
+        )
+    return not left and publication.trouble is None
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:
@@ -251,5 +283,6 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "arguments": outcome.cell.arguments,
         "result": str(outcome.folder / "result.json") if outcome.result else None,
         "result_id": outcome.result.id if outcome.result else None,
+        "invalid": broken_rules(outcome.result) or None if outcome.result else None,
         "error": _named(outcome.error) if outcome.error else None,
     }

@@ -71,6 +71,14 @@ class Store(Protocol):
             InvalidInputError: an empty change, a bad path, or a path that is both written and removed.
         """
 
+    def check_writable(self) -> None:
+        """Find out whether a commit would be taken, without one: for whoever works for hours before the first.
+
+        Raises:
+            BusyError: the store does not answer now.
+            StoreError: this store, this user or this token may not be written to; the message says what to do.
+        """
+
     def url(self, path: str) -> str | None:
         """Return the address under which a person can look at `path` in a browser; None where there is none."""
 

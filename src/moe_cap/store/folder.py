@@ -26,7 +26,7 @@ LOCK_POLL_S = 0.002
 
 
 class FolderStore:
-    """A Store over a folder of this machine; created at the first commit.
+    """A Store over a folder of this machine; created at the first commit, or at the first look whether one can be made.
 
     It keeps no history: at a revision that is not the newest any more, `list` answers from memory and `read` answers
     while the file is unchanged; otherwise both raise ConflictError.
@@ -95,6 +95,12 @@ class FolderStore:
             for path in deletes:
                 del files[path]
             return self._remember(files | {path: blob_id(data) for path, data in puts.items()})
+
+    def check_writable(self) -> None:
+        """Make the folder if there is none, and ask the system for the right to write it."""
+        self._make()
+        if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, self.root / ".store")):
+            raise StoreError(f"{self.root} cannot be written: look at its permissions")
 
     def url(self, path: str) -> str | None:
         """Return None: a page must not point into the machine that serves it."""

@@ -129,6 +129,11 @@ class HubStore:
             self._newest = rev
         return rev
 
+    def check_writable(self) -> None:
+        """Take the first step of a commit, which the Hub allows to who may write; it creates the repository too."""
+        self.head()
+        self._prepare([CommitOperationAdd("README.md", b"-")])
+
     def url(self, path: str) -> str | None:
         """Return the page of `path` on the Hub."""
         return f"{self._api.endpoint}/datasets/{self.repo_id}/blob/{BRANCH}/{quote(path)}"

@@ -51,6 +51,9 @@ class MemoryStore:
             self._head = rev
             return rev
 
+    def check_writable(self) -> None:
+        """Memory can always be written."""
+
     def url(self, path: str) -> str | None:
         """Return None: there is no page."""
         return None
