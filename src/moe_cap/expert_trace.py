@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,10 @@ def activated_at(trace: ExpertTrace, batch_size: int, seed: int = 0) -> Activate
 
 
 def trace_name(load: Load) -> str:
-    """The file in which a load's trace lies beside its result."""
+    """The file in which a load's trace lies beside its result; other loads have other names, to the last digit."""
     if load.concurrency is not None:
         return f"trace-{load.concurrency}-in-flight.npz"
-    return "trace-replay.npz" if load.request_rate_per_s is None else f"trace-{load.request_rate_per_s:.3g}-per-s.npz"
+    return "trace-replay.npz" if load.request_rate_per_s is None else f"trace-{load.request_rate_per_s!r}-per-s.npz"
 
 
 def join_sequences(sequences: Sequence[Ids], prompt_tokens: Sequence[int], num_experts: int) -> ExpertTrace:
@@ -146,8 +147,23 @@ def read_trace(path: Path) -> ExpertTrace:
                 tuple(map(int, told["prompt_tokens"])),
                 int(told["num_experts"]),
             )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise TraceError(f"{path} is no routing trace: {error}") from error
     if trace.experts.ndim != 3 or sum(trace.positions) != len(trace.experts):
         raise TraceError(f"{path} is no routing trace: {trace.experts.shape} ids of {sum(trace.positions)} positions")
+    if len(trace.prompt_tokens) != len(trace.positions) or not trace.positions:
+        raise TraceError(
+            f"{path} is no routing trace: {len(trace.prompt_tokens)} prompts of {len(trace.positions)} sequences"
+        )
+    if trace.experts.size and not 0 <= trace.experts.min() <= trace.experts.max() < trace.num_experts:
+        raise TraceError(f"{path} is no routing trace: an expert id outside 0 to {trace.num_experts - 1}")
     return trace
