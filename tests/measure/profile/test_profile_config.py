@@ -127,9 +127,26 @@ def test_a_file_that_is_no_profile(tmp_path: Path, text: str | None, says: str) 
 def test_a_trace_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="cannot read the trace"):
         read_trace(tmp_path / "none")
-    (tmp_path / "words").write_text("soon\n")
-    with pytest.raises(ProfileError, match="not one number a line"):
-        read_trace(tmp_path / "words")
+    path = tmp_path / "times.txt"
+    for body, says in {
+        "": "is empty: give one arrival time a line, in seconds",
+        " \n\n": "is empty",
+        "0\n\nsoon\n": "line 3 of the trace .*times.txt is 'soon': give one",
+        "0\nnan\n": "line 2 of .* is 'nan'",
+        "inf\n": "line 1 of .* is 'inf'",
+        "0 1\n": "line 1 of .* is '0 1'",
+    }.items():
+        path.write_text(body)
+        with pytest.raises(ProfileError, match=says):
+            read_trace(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ProfileError, match="is no text"):
+        read_trace(path)
+
+
+def test_a_trace_has_a_time_a_line(tmp_path: Path) -> None:
+    (tmp_path / "times.txt").write_text("0\n 0.25 \n\n1e1\n")
+    assert read_trace(tmp_path / "times.txt") == (0.0, 0.25, 10.0)
 
 
 def test_lists_are_crossed_and_presets_are_pairs() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from itertools import product
+from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ DATASETS: dict[str, str | None] = {**{name: name for name in TASKS}, "longbench_
 """Data that configurations name, and the accuracy task of the same problems; None where there is none here."""
 Metric = Literal["em", "exact_match", "acc", "accuracy", "f1"]
 """Naming any of them asks for a task's score, which is the metric that the task is registered with."""
+EXPECTED_TRACE = "give one arrival time a line, in seconds, such as 0.25"
 
 
 def _listed(value: object) -> object:
@@ -153,17 +155,31 @@ class ProfileConfig(BaseModel):
 
 
 def read_trace(path: Path) -> tuple[float, ...]:
-    """Arrival times of a recorded trace, seconds, one a line.
+    """Arrival times of a recorded trace, seconds, one a line; empty lines count for nothing.
 
     Raises:
-        ProfileError: no such file, or a line that is no number.
+        ProfileError: no such file, no time in it, or a line that is no time.
     """
     try:
-        return tuple(float(line) for line in path.read_text(encoding="utf-8").split())
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ProfileError(f"cannot read the trace {path}: {error.strerror or error}", key="trace") from error
-    except ValueError as error:
-        raise ProfileError(f"the trace {path} is not one number a line: {error}", key="trace") from error
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"the trace {path} is no text: {EXPECTED_TRACE}", key="trace") from error
+    told = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not told:
+        raise ProfileError(f"the trace {path} is empty: {EXPECTED_TRACE}", key="trace")
+    return tuple(_time_s(path, number, text) for number, text in told)
+
+
+def _time_s(path: Path, number: int, text: str) -> float:
+    try:
+        time_s = float(text)
+    except ValueError:
+        time_s = nan
+    if not isfinite(time_s):
+        raise ProfileError(f"line {number} of the trace {path} is {text!r}: {EXPECTED_TRACE}", key="trace")
+    return time_s
 
 
 def read_config(path: Path) -> dict[str, Any]:
