@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -24,6 +23,7 @@ from huggingface_hub.errors import (
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import EngineStartError, InvalidInputError, OutOfMemoryError, SubmissionError
 from moe_cap.hardware import detect_machine
+from moe_cap.measure.file_hashes import hash_files
 from moe_cap.offerings import ENGINES
 from moe_cap.precision import storage_of, stored_bytes
 from moe_cap.submission import Submission
@@ -92,7 +92,7 @@ def find_model(submission: Submission, token: str | None = None) -> ModelFiles:
         files = _check(folder.resolve().name, "", folder)
     else:
         raise SubmissionError(f"there is no folder {submission.model}", field="model")
-    return replace(files, revision=_fingerprint(files))
+    return replace(files, revision=hash_files((files.folder / "config.json", *files.weights)))
 
 
 def find_description(submission: Submission, token: str | None = None) -> ModelFiles:
@@ -269,12 +269,3 @@ def _check_whole(path: Path) -> None:
         raise SubmissionError(f"{path.name} is cut off or no safetensors file", field="model") from error
     if size != expected:
         raise SubmissionError(f"{path.name} is cut off: {size} of {expected} bytes", field="model")
-
-
-def _fingerprint(files: ModelFiles) -> str:
-    digest = hashlib.sha256()
-    for path in (files.folder / "config.json", *files.weights):
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
