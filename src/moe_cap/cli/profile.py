@@ -133,10 +133,11 @@ def _measure(
         from moe_cap.measure.profile.run import prepare  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise EngineStartError(f"{error.name} is not installed: pip install 'moe-cap[worker]'") from error
-    given = {name: _split(name, value) for name, value in options.items() if value}
+    given = {name: _split(name, value) for name, value in options.items() if value is not None and value != []}
     asked = configs.parse_profile({**(configs.read_config(config) if config else {}), **given})
     place = _place(asked, server, settings)
     publication = Publication(Publisher(open_results(settings))) if publish else None
+    typer.echo(f"looking at {asked.model_id}: its files are read", err=True)
     profile = prepare(asked, place, output_dir, settings, os.environ)
     if publication is not None:
         publication.check()

@@ -59,6 +59,21 @@ def test_a_grid_is_measured_once(profile: Profile, copied_folder: Path) -> None:
     assert states(more) == ["kept"] * 4 + ["measured"] * 2
 
 
+def test_an_option_of_zero_wins_over_the_file(profile: Profile, copied_folder: Path) -> None:
+    file = asked(copied_folder, seed=5, precision="bf16", target_input_tokens=8)
+    profile(*file, "--seed", "0")
+    (result,) = profile.results()
+    assert result.submission is not None
+    assert result.submission.seed == 0
+    assert profile.err.startswith(f"looking at {copied_folder}: ")
+
+
+def test_a_burstiness_of_zero_is_refused(profile: Profile, copied_folder: Path) -> None:
+    file = asked(copied_folder, concurrency=[])
+    gamma = ("--arrivals", "gamma", "--rate", "5", "--burstiness", "0")
+    assert "greater than 0" in profile.fails(*file, *gamma, code=2)
+
+
 def test_other_weights_are_another_cell(profile: Profile, copied_folder: Path) -> None:
     profile.json(*asked(copied_folder))
     write_model(copied_folder, "qwen3_moe")
