@@ -48,6 +48,7 @@ def nvml(cards: list[tuple[str, int, int]], *, vgpu: bool = False, mig: bool = F
         nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=card[2]),
         nvmlDeviceGetVirtualizationMode=lambda card: 2 if vgpu else 0,
         nvmlDeviceGetMigMode=mig_mode,
+        nvmlDeviceGetEnforcedPowerLimit=lambda card: 650_500,
     )
 
 
@@ -77,6 +78,7 @@ def test_a_card_is_known_by_its_pci_id_whatever_its_driver_calls_it() -> None:
     assert found.pci_id == "10de:2330"
     assert found.driver == "580.95.05"
     assert found.memory_bytes == 85_520_809_984
+    assert found.power_limit_w == 650.5
 
 
 def test_a_card_is_known_by_its_exact_name_where_its_pci_id_is_not() -> None:

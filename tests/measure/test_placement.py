@@ -19,7 +19,22 @@ L4 = FoundDevice("l4-24gb", None, "NVIDIA", "NVIDIA L4", "10de:27b8", 24 * 2**30
 GPUS = Machine((H100, L4), "AMD EPYC 9654", "AuthenticAMD", 1, 2, 2, 64 * 2**30, "Linux", "x86_64")
 NO_GPU = replace(GPUS, devices=(GPUS.processor,))
 PROBE = Probe(
-    3, "f", "2026-11-22T00:00:00+00:00", "AMD EPYC 9654", 2, 1e10, 1, {"bf16": 1e11}, 1, 1e10, 1, None, None, 7, 0.0
+    3,
+    "f",
+    "2026-11-22T00:00:00+00:00",
+    "AMD EPYC 9654",
+    2,
+    1e10,
+    1,
+    {"bf16": 1e11},
+    {"fp8": "no units"},
+    1,
+    1e10,
+    1,
+    None,
+    None,
+    7,
+    0.0,
 )
 
 
@@ -35,6 +50,7 @@ def test_a_run_on_the_processor_of_a_gpu_machine_is_the_processors() -> None:
     record = known.record("bf16")
     assert (record.device, record.device_name, record.memory_bytes) == ("cpu-probed", "AMD EPYC 9654", 64 * 2**30)
     assert record.datasheet_peak_bytes_per_s is None
+    assert (known.peaks("bf16").unmeasured_reason, known.peaks("fp8").unmeasured_reason) == (None, "no units")
 
 
 def test_the_card_is_known_by_its_uuid_whatever_its_number() -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from zeus.monitor.energy import Measurement
 
+from moe_cap.hardware.detect import FoundDevice
+from moe_cap.measure import matrix_products
 from moe_cap.measure import probe as probing
+from moe_cap.measure.matrix_products import PRODUCTS
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import best_of, probe_machine
 
@@ -103,7 +107,9 @@ def test_the_probe_is_measured_once_on_a_quiet_machine(quick_probe: Path, monkey
     monkeypatch.setattr(probing, "measure", lambda *_: pytest.fail("measured again"))
     assert probe_machine("cpu", quick_probe) == first
     assert first.copy_bytes_per_s > 0
-    assert set(first.gemm_flops_per_s) == {"fp32", "bf16"}
+    assert set(first.gemm_flops_per_s) == {"fp32", "bf16", "int8"}
+    assert set(first.gemm_missing) == {"fp16", "fp8", "fp4"}
+    assert "a processor has no fp8 units" in first.gemm_missing["fp8"]
     assert (first.host_copy_bytes_per_s, first.host_copied_bytes) == (first.copy_bytes_per_s, first.copied_bytes)
     assert first.host_to_device_bytes_per_s is first.device_to_host_bytes_per_s is None, "no link to itself"
     (file,) = (quick_probe / "probe").iterdir()
@@ -128,7 +134,9 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> list[tuple[str
     rates = {("cuda:0", "cuda:0"): 1.5e12, ("cpu", "cpu"): 1e11, ("cpu", "cuda:0"): 5e10, ("cuda:0", "cpu"): 4e10}
     copies: list[tuple[str, str, int]] = []
     monkeypatch.setattr(probing, "_copy_rate", lambda *asked: copies.append(asked) or rates[asked[:2]])
-    monkeypatch.setattr(probing, "_gemm_rate", lambda _device, dtype, _side: {2: 9e14, 4: 6e13}[dtype.itemsize])
+    rates_by_name = {"fp32": 6e13, "fp16": 9e14, "bf16": 9e14, "fp8": 1.8e15, "int8": 1.7e15}
+    monkeypatch.setattr(probing, "_gemm_rate", lambda _device, name, _side: rates_by_name[name])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     monkeypatch.setattr(probing, "_free_bytes", lambda _device: free_bytes)
     monkeypatch.setattr(probing, "_last_level_cache_bytes", lambda: 2**29)
     monkeypatch.setattr(probing, "_name", lambda _device: "NVIDIA H200")
@@ -140,7 +148,8 @@ def test_a_gpu_is_probed_with_its_host_and_both_ways_between_them(monkeypatch: p
     probe = probing.measure("cuda:0", "f")
     assert (probe.copy_bytes_per_s, probe.host_copy_bytes_per_s) == (3e12, 2e11), "read and written"
     assert (probe.host_to_device_bytes_per_s, probe.device_to_host_bytes_per_s) == (5e10, 4e10), "moved"
-    assert probe.gemm_flops_per_s == {"fp32": 6e13, "fp16": 9e14, "bf16": 9e14}
+    assert probe.gemm_flops_per_s == {"fp32": 6e13, "fp16": 9e14, "bf16": 9e14, "fp8": 1.8e15, "int8": 1.7e15}
+    assert set(probe.gemm_missing) == {"fp4"}
     assert (probe.copied_bytes, probe.host_copied_bytes) == (2**31, 2**30), "the host's buffers are twice its cache"
     assert {(source, target): size for source, target, size in copies} == {
         ("cuda:0", "cuda:0"): 2**31, ("cpu", "cpu"): 2**30, ("cpu", "cuda:0"): 2**30, ("cuda:0", "cpu"): 2**30,
@@ -193,3 +202,65 @@ def test_a_probe_of_an_older_form_is_measured_again(quick_probe: Path) -> None:
     (file,) = (quick_probe / "probe").iterdir()
     file.write_text(json.dumps({"version": 0}))
     assert probe_machine("cpu", quick_probe).version == probing.PROBE_VERSION
+
+
+@pytest.mark.parametrize(
+    ("capability", "missing"), [((7, 0), {"fp8", "int8"}), ((8, 0), {"fp8"}), ((8, 9), set()), ((12, 0), set())]
+)
+def test_a_card_without_the_units_has_no_rate_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], missing: set[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    found = {name: product.missing("cuda:0") for name, product in PRODUCTS.items()}
+    assert {name for name, reason in found.items() if reason} == missing
+    assert all("came with capability" in str(found[name]) for name in missing)
+
+
+def test_an_older_torch_has_no_such_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    monkeypatch.delattr(torch, "_scaled_mm")
+    assert "has no _scaled_mm" in str(PRODUCTS["fp8"].missing("cuda:0"))
+
+
+def test_a_product_that_torch_refuses_is_missing_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("not for this architecture\nsecond line")
+
+    monkeypatch.setattr(torch, "_int_mm", refuse)
+    rates, missing = probing._gemm_rates("cpu", 32)
+    assert "int8" not in rates
+    assert missing["int8"].endswith("refuses a product in int8 here: not for this architecture")
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("fp32", 1e-5), ("bf16", 0.02), ("fp8", 0.08)])
+def test_the_products_are_products(name: str, rounding: float) -> None:
+    """fp8 is converted on a processor, which shows that the operands stand as the call wants them."""
+    left, right = matrix_products._operands("cpu", 64)
+    product = PRODUCTS[name].prepare("cpu", 64)()
+    assert isinstance(product, torch.Tensor)
+    exact = left @ (right.t() if name == "fp8" else right)
+    assert (product.float() - exact).norm() / exact.norm() < rounding
+
+
+def test_the_int8_product_is_exact() -> None:
+    left, right = ((operand * 32).clamp(-128, 127).to(torch.int8) for operand in matrix_products._operands("cpu", 64))
+    assert torch.equal(PRODUCTS["int8"].prepare("cpu", 64)(), left.int() @ right.t().int())
+
+
+def test_what_changes_a_cards_peaks_changes_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprint(uuid: str, driver: str, limit_w: float | None) -> str:
+        card = FoundDevice("h200-sxm-141gb", None, "NVIDIA", "NVIDIA H200", None, 2**37, driver, uuid, limit_w)
+        monkeypatch.setattr(probing, "detect_machine", lambda: SimpleNamespace(gpus=(card,)))
+        monkeypatch.setattr(probing, "uuid_of", lambda _device: uuid)
+        return probing._fingerprint("cuda:0")
+
+    monkeypatch.setattr(probing, "_name", lambda _device: "NVIDIA H200")
+    cards = [("a", "580", 700.0), ("b", "580", 700.0), ("a", "590", 700.0), ("a", "580", 500.0), ("a", "580", None)]
+    assert len({fingerprint(*card) for card in cards}) == len(cards)
+    assert fingerprint(*cards[0]) == fingerprint(*cards[0])
+
+
+def test_a_card_that_no_library_tells_of_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_name", lambda _device: "AMD Instinct MI300X")
+    monkeypatch.setattr(probing, "uuid_of", lambda _device: None)
+    assert probing._card("cuda:0") == ("AMD Instinct MI300X", None, None, None)

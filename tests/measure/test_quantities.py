@@ -176,3 +176,11 @@ def test_a_dense_model_has_no_experts_to_count(tiny_files: Any) -> None:
     values = measured_quantities([Repeat((timing(0.0),), (decode_step((11,), (), 1.0),))], 1, account)
     assert values["decode_activated_experts"].value is None
     assert values["decode_s_mbu"].value == values["decode_mbu"].value
+
+
+def test_a_peak_that_was_not_measured_is_missing_with_the_probes_reason(account: Account) -> None:
+    peaks = replace(PEAKS, compute_dtype="fp8", measured_flops_per_s=None, unmeasured_reason="no fp8 units")
+    values = measured_quantities([repeat()], 1, replace(account, peaks=peaks))
+    missing = values["decode_s_mfu_of_measured_peak"]
+    assert (missing.value, missing.reason) == (None, "no peak is known for fp8 on this device: no fp8 units")
+    assert values["decode_s_mfu"].value is not None

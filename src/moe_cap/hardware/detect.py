@@ -47,6 +47,8 @@ class FoundDevice:
     memory_bytes: int | None
     driver: str | None
     uuid: str | None = None
+    power_limit_w: float | None = None
+    """What the card may take at present, by its driver: below its rating its clocks, and so its peaks, are lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def _nvidia_device(nvml: Any, handle: Any, driver: str) -> FoundDevice:
         driver=driver,
         shared=_nvidia_share(nvml, handle),
         uuid=_nvidia_uuid(nvml, handle),
+        limit_mw=_asked(nvml, lambda: int(nvml.nvmlDeviceGetEnforcedPowerLimit(handle))),
     )
 
 
@@ -206,11 +209,13 @@ def _found(
     driver: str,
     shared: str | None,
     uuid: str | None = None,
+    limit_mw: int | None = None,
 ) -> FoundDevice:
     device = identify_device(pci_id=pci_id, library_name=name)
     reason = shared or (None if device else f"{name} ({pci_id}) is not in the catalogue; a probe can serve it")
     known = device.id if device and not shared else None
-    return FoundDevice(known, reason, vendor, name, pci_id, memory_bytes, driver, uuid)
+    limit_w = None if limit_mw is None else limit_mw / 1e3
+    return FoundDevice(known, reason, vendor, name, pci_id, memory_bytes, driver, uuid, limit_w)
 
 
 @dataclass(frozen=True, slots=True)

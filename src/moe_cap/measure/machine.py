@@ -21,6 +21,8 @@ class Peaks:
     datasheet_flops_per_s: float | None
     measured_bytes_per_s: float | None
     measured_flops_per_s: float | None
+    unmeasured_reason: str | None = None
+    """Why the probe has no rate of this compute dtype; None where it has one, or where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class MeasuredMachine:
             datasheet_flops_per_s=datasheet_flops_per_s,
             measured_bytes_per_s=self.probe.copy_bytes_per_s if self.probe else None,
             measured_flops_per_s=self.probe.gemm_flops_per_s.get(compute_dtype) if self.probe else None,
+            unmeasured_reason=self.probe.gemm_missing.get(compute_dtype) if self.probe else None,
         )
 
     def record(self, compute_dtype: str) -> HardwareRecord:

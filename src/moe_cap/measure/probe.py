@@ -21,19 +21,19 @@ import psutil
 import torch
 from pydantic import JsonValue
 
+from moe_cap.hardware import detect_machine
 from moe_cap.measure.environment import cpu_name
+from moe_cap.measure.matrix_products import NOT_PROBED, PRODUCTS
 
 log = logging.getLogger("moe_cap")
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 REPEATS = 7
 QUIET_SHARE = 0.6
 """Below this share of busy processors a probe is trusted for good."""
 CPU_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 SMALLEST_COPY_BYTES = 256 * 2**20
 CUDA_COPY_BYTES = 2 * 2**30
-CPU_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CUDA_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CPU_SIDE, CUDA_SIDE = 2048, 8192
 """Side of the square matrices that are multiplied: compute bound, and not long."""
 
@@ -44,7 +44,8 @@ class Probe:
 
     Attributes:
         copy_bytes_per_s: bytes read plus bytes written per second of a copy between buffers larger than the caches.
-        gemm_flops_per_s: 2 n^3 per second of a square matrix product, by compute dtype.
+        gemm_flops_per_s: 2 n^3 operations per second of a square matrix product, by compute dtype.
+        gemm_missing: why there is no rate, by compute dtype, for those that the device or torch has no product of.
         host_copy_bytes_per_s: the same of a copy within the host's memory; of a CPU, its own.
         host_to_device_bytes_per_s: bytes per second of a copy from the host's pinned memory; None on a CPU.
         device_to_host_bytes_per_s: the other way.
@@ -62,6 +63,7 @@ class Probe:
     copy_bytes_per_s: float
     copied_bytes: int
     gemm_flops_per_s: dict[str, float]
+    gemm_missing: dict[str, str]
     gemm_side: int
     host_copy_bytes_per_s: float
     host_copied_bytes: int
@@ -142,6 +144,7 @@ def measure(device: str, fingerprint: str) -> Probe:
     host_size = min(max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes()), _free_bytes("cpu") // 4)
     size = min(CUDA_COPY_BYTES, _free_bytes(device) // 4) if cuda else host_size
     side = CUDA_SIDE if cuda else CPU_SIDE
+    gemm_flops_per_s, gemm_missing = _gemm_rates(device, side)
     copy_bytes_per_s = _copy_rate(device, device, size) * 2
     return Probe(
         version=PROBE_VERSION,
@@ -151,9 +154,8 @@ def measure(device: str, fingerprint: str) -> Probe:
         threads=torch.get_num_threads(),
         copy_bytes_per_s=copy_bytes_per_s,
         copied_bytes=size,
-        gemm_flops_per_s={
-            name: _gemm_rate(device, dtype, side) for name, dtype in (CUDA_DTYPES if cuda else CPU_DTYPES).items()
-        },
+        gemm_flops_per_s=gemm_flops_per_s,
+        gemm_missing=gemm_missing,
         gemm_side=side,
         host_copy_bytes_per_s=_copy_rate("cpu", "cpu", host_size) * 2 if cuda else copy_bytes_per_s,
         host_copied_bytes=host_size,
@@ -177,11 +179,26 @@ def _copy_rate(source: str, target: str, size: int) -> float:
     return size / _best_s(lambda: written.copy_(read, non_blocking=True), device)
 
 
-def _gemm_rate(device: str, dtype: torch.dtype, side: int) -> float:
-    generator = torch.Generator(device).manual_seed(0)
-    left, right = (torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2))
-    product = torch.empty(side, side, dtype=dtype, device=device)
-    return 2 * side**3 / _best_s(lambda: torch.mm(left, right, out=product), device)
+def _gemm_rates(device: str, side: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Rates by compute dtype, and of the others why they have none."""
+    rates, missing = {}, dict(NOT_PROBED)
+    for name, product in PRODUCTS.items():
+        rate = product.missing(device) or _gemm_rate(device, name, side)
+        if isinstance(rate, str):
+            missing[name] = rate
+        else:
+            rates[name] = rate
+    return rates, missing
+
+
+def _gemm_rate(device: str, name: str, side: int) -> float | str:
+    """2 n^3 operations per second, or what torch says where it refuses the product on this very device."""
+    try:
+        return 2 * side**3 / _best_s(PRODUCTS[name].prepare(device, side), device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return f"torch {torch.__version__} refuses a product in {name} here: {str(error).splitlines()[0]}"
 
 
 def _best_s(work: Callable[[], object], device: str) -> float:
@@ -210,14 +227,20 @@ def _free_bytes(device: str) -> int:
 
 def _fingerprint(device: str) -> str:
     """Whatever changes it changes the peaks."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     parts = (
         PROBE_VERSION,
         platform.node(),
         cpu_name(),
         psutil.virtual_memory().total,
-        name,
+        *(_card(device) if device.startswith("cuda") else (device,)),
         torch.get_num_threads(),
         torch.__version__,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _card(device: str) -> tuple[str | float | None, ...]:
+    """Its name and identity, its driver, and the watts that it may take; what its library does not tell is None."""
+    uuid = uuid_of(device)
+    told = next((card for card in detect_machine().gpus if card.uuid == uuid), None) if uuid is not None else None
+    return (_name(device), uuid, *((told.driver, told.power_limit_w) if told else (None, None)))

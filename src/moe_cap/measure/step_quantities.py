@@ -100,7 +100,8 @@ def _share(
     if not steps:
         return unknown(name, account.no_steps_reason, source=source)
     if peak is None:
-        return unknown(name, f"no peak is known for {account.peaks.compute_dtype} on this device", source=source)
+        why = f": {account.peaks.unmeasured_reason}" if account.peaks.unmeasured_reason else ""
+        return unknown(name, f"no peak is known for {account.peaks.compute_dtype} on this device{why}", source=source)
     share = utilisation(amount, timed_seconds(steps), peak, account.num_devices, name=name)
     routing = " under uniform routing" if source == "estimated" else ""
     per_second = "GB/s" if "mbu" in name else "GFLOP/s"
