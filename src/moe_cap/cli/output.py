@@ -13,6 +13,8 @@ from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
+BESIDE_DIGITS = str.maketrans("", "", ",.-e± =")
+"""What stands in a number beside its digits: separators, an exponent, its interval, the mark of a tie."""
 UNLIMITED_WIDTH = 10_000
 """Of a pipe: whoever reads it wants whole cells."""
 
@@ -61,7 +63,7 @@ def show(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "n/a" or text.replace(",", "").replace(".", "").replace("-", "").replace("e", "").isdigit()
+    return text == "n/a" or text.translate(BESIDE_DIGITS).isdigit()
 
 
 def _console() -> Console:

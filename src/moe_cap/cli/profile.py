@@ -12,7 +12,7 @@ import typer
 
 from backend.publishing import Publisher
 from moe_cap.cli.objectives import Slo, read_objectives
-from moe_cap.cli.output import AsJson, print_json, print_table
+from moe_cap.cli.output import AsJson, print_json
 from moe_cap.cli.profile_options import (
     AccuracyLimit,
     ApiUrl,
@@ -46,6 +46,7 @@ from moe_cap.cli.profile_options import (
     Task,
     Trace,
 )
+from moe_cap.cli.profile_table import as_documents, print_rows
 from moe_cap.cli.progress_lines import ProgressLines, told_at_once
 from moe_cap.cli.publication import Publication, broken_rules
 from moe_cap.cli.stores import open_results, settings_here
@@ -242,14 +243,14 @@ def _show(
             {
                 "cells": [_document(outcome) for outcome in outcomes],
                 "columns": headings,
-                "rows": rows,
+                **as_documents(headings, rows),
                 "files": [str(path) for path in files],
                 "published": publication.published if publication else [],
                 "unpublished": [asdict(each) for each in publication.unpublished] if publication else [],
             }
         )
     elif rows:
-        print_table("", headings, rows)
+        print_rows(headings, rows)
         for path in files:
             typer.echo(str(path))
     if failed:

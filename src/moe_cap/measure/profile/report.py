@@ -10,9 +10,12 @@ from statistics import fmean
 import pandas as pd
 
 from moe_cap.board import export, frame
+from moe_cap.board.columns import SPREADS
 from moe_cap.board.frame import accuracy_of
 from moe_cap.measure.job import replace_file
+from moe_cap.measure.profile.figures import Figure, mark_ties
 from moe_cap.measure.profile.run import Outcome
+from moe_cap.quantity import QUANTITIES
 from moe_cap.result import Point, Result
 
 TABLE = "table.csv"
@@ -86,32 +89,52 @@ def _shown(outcomes: Sequence[Outcome]) -> list[Shown]:
 def headings(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     """Of the printed table."""
     swept = dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept)
-    scored = ["accuracy [%]"] if any(result.accuracy for _, result, _ in points(outcomes)) else []
-    return ("precision", *swept, "in [tok]", "out [tok]", "load", *(shown.title for shown in _shown(outcomes)), *scored)
+    return ("precision", *swept, "in [tok]", "out [tok]", "load", *(title for title, _ in _columns(outcomes)))
 
 
 def printed_rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
-    """A row per load, in the order of the cells."""
+    """A row per load, in the order of the cells; what was measured is a `Figure`, None where it is not known."""
     swept = list(dict.fromkeys(name for outcome in outcomes for name in outcome.cell.swept))
-    scored = any(result.accuracy for _, result, _ in points(outcomes))
-    shown = _shown(outcomes)
-    rows: list[tuple[object, ...]] = []
-    for outcome, result, point in points(outcomes):
-        values = [(point.quantities[each.quantity].value, each.scale) for each in shown]
-        figures = [None if value is None else value * scale for value, scale in values]
-        score = accuracy_of(result, point)
-        rows.append(
-            (
-                result.precision,
-                *(outcome.cell.swept.get(name, "") for name in swept),
-                round(fmean(request.input_tokens for request in point.requests)),
-                round(fmean(request.output_tokens for request in point.requests)),
-                load_text(point, rate_asked(result, point)),
-                *figures,
-                *([None if score is None else 100 * score.value] if scored else []),
-            )
+    columns = [column for _, column in _columns(outcomes)]
+    return [
+        (
+            result.precision,
+            *(outcome.cell.swept.get(name, "") for name in swept),
+            round(fmean(request.input_tokens for request in point.requests)),
+            round(fmean(request.output_tokens for request in point.requests)),
+            load_text(point, rate_asked(result, point)),
+            *(column[row] for column in columns),
         )
-    return rows
+        for row, (outcome, result, point) in enumerate(points(outcomes))
+    ]
+
+
+def _columns(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Figure | None]]]:
+    """Headings and columns of what was measured, a figure per load."""
+    measured = [point for _, _, point in points(outcomes)]
+    found = [
+        (shown.title, mark_ties([_figure(point, shown) for point in measured], QUANTITIES[shown.quantity].better))
+        for shown in _shown(outcomes)
+    ]
+    scores = [_score(result, point) for _, result, point in points(outcomes)]
+    return [*found, ("accuracy [%]", mark_ties(scores, "higher"))] if any(scores) else found
+
+
+def _figure(point: Point, shown: Shown) -> Figure | None:
+    quantity = point.quantities[shown.quantity]
+    if quantity.value is None:
+        return None
+    half = None if quantity.interval_95 is None else quantity.interval_95 * shown.scale
+    return Figure(quantity.value * shown.scale, half, not point.invalid)
+
+
+def _score(result: Result, point: Point) -> Figure | None:
+    """Of the point's task; its interval is that of the harness's standard error, in percent."""
+    score = accuracy_of(result, point)
+    if score is None:
+        return None
+    half = None if score.stderr is None else 100 * SPREADS["accuracy"].to_95 * score.stderr
+    return Figure(100 * score.value, half, not point.invalid)
 
 
 def load_text(point: Point, asked_per_s: float | None) -> str:
