@@ -120,7 +120,7 @@ def _cost(basis: str, title: str) -> list[QuantitySpec]:
 _SPECS = [
     *_latency("ttft_s", "TTFT", "First content token minus send, on the client's clock"),
     *_latency("tpot_s", "TPOT", "(end - first token) / (output tokens - 1)"),
-    *_latency("itl_s", "ITL", "Gap between two tokens that follow each other"),
+    *_latency("itl_s", "ITL", "Gap between two arrivals of output that follow each other (tokens that came together are one)"),
     *_latency("e2e_s", "End to end", "Last token minus send"),
     *_latency("schedule_lag_s", "Schedule lag", "Actual send minus intended send (open loop)"),
     QuantitySpec("output_tokens_per_s", "tok/s", "higher", "throughput", "Output tok/s", "Output tokens per second of the measured window: steady, or the whole run where there is none (see the note)."),

@@ -9,7 +9,7 @@ import pytest
 
 from moe_cap.architecture import parse_config
 from moe_cap.measure.machine import Peaks
-from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities
+from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import Account
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -113,6 +113,30 @@ def test_one_repetition_has_no_interval_and_three_have_one(account: Account) -> 
     assert values["tpot_s_mean"].interval_95 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert values["output_tokens_per_s"].value == pytest.approx((2 / 3 + 1 / 3 + 2 / 9) / 3)
     assert values["decode_s_mbu"].interval_95 > 0
+
+
+def test_an_open_loop_that_is_over_before_it_is_steady_breaks_a_rule(account: Account) -> None:
+    """Ten a second for two seconds, answers of 1.85 s: no rate of 10/s was ever carried."""
+    starts = [index / 10 for index in range(20)]
+    short = Repeat(tuple(RequestTiming(at, at, (at + 0.5, at + 1.85), at + 1.85, 10, 2) for at in starts), ())
+    long = Repeat(tuple(RequestTiming(at, at, (at + 0.5, at + 0.6), at + 0.6, 10, 2) for at in starts), ())
+    values = measured_quantities([short], None, account)
+    assert values["output_tokens_per_s"].value == pytest.approx(40 / 3.75)
+    assert str(values["output_tokens_per_s"].note).startswith("whole window")
+    assert str(values["ttft_s_p99"].note).startswith("over all requests")
+    (reason,) = never_steady([long, short], None)
+    assert "1 of 2 repetitions" in reason
+    assert "at least 3.7 s" in reason
+    assert never_steady([long], None) == ()
+    assert never_steady([short], 1) == (), "a closed loop is no rate"
+
+
+def test_gaps_between_pieces_say_how_many_tokens_a_piece_held(account: Account) -> None:
+    pieces = RequestTiming(0.0, None, (1.0, 1.0, 1.5, 1.5), 1.5, 10, 4)
+    values = measured_quantities([Repeat((pieces,), ())], 1, account)
+    assert values["itl_s_p50"].value == values["itl_s_mean"].value == pytest.approx(0.5)
+    assert str(values["itl_s_p50"].note).endswith("gaps are between pieces of 2 tokens on average")
+    assert "pieces" not in str(values["ttft_s_p50"].note)
 
 
 def test_goodput_counts_the_requests_that_kept_every_objective(account: Account) -> None:

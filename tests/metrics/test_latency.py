@@ -64,6 +64,13 @@ def test_a_request_without_output_has_no_first_token() -> None:
     assert timing.tpot_s is None
 
 
+def test_tokens_that_came_together_have_no_gap_between_them() -> None:
+    """A reader of pieces of two tokens, 5 ms apart, sees gaps of 5 ms: not 0 and 5 in turn."""
+    by_token = RequestTiming(0.0, None, (1.0, 1.0, 1.005, 1.005, 1.01), 1.01, 7, 5)
+    by_piece = RequestTiming(0.0, None, (1.0, 1.005, 1.01), 1.01, 7, 5)
+    assert by_token.itl_s == by_piece.itl_s == pytest.approx((0.005, 0.005))
+
+
 def test_pieces_of_several_tokens_do_not_shorten_the_time_per_token() -> None:
     assert RequestTiming(0.0, None, (1.0, 2.0), 2.0, 1, 11).tpot_s == pytest.approx(0.1)
 
@@ -122,8 +129,8 @@ def test_a_run_without_a_steady_part_is_taken_whole_and_says_so(concurrency: int
 
 
 def test_an_open_loop_is_steady_from_when_answers_have_had_their_time_to_the_last_send() -> None:
-    timings = [request(at, at + 1, at + 5) for at in range(10)]
-    assert measurement_window(timings, None) == Window(5, 9, WindowKind.STEADY)
+    timings = [request(at, at + 1, at + 5) for at in range(20)]
+    assert measurement_window(timings, None) == Window(5, 19, WindowKind.STEADY)
 
 
 def test_an_open_loop_that_is_over_before_the_first_answer_is_taken_whole() -> None:
@@ -133,6 +140,27 @@ def test_an_open_loop_that_is_over_before_the_first_answer_is_taken_whole() -> N
     assert window.kind is WindowKind.WHOLE
     assert throughput(timings, window).requests_per_s == pytest.approx(16 / 1.77)
     assert goodput_requests_per_s(timings, Slo(ttft_s=1, e2e_s=5), window) == pytest.approx(16 / 1.77)
+
+
+def test_a_moment_between_the_ramp_and_the_last_send_is_no_steady_window() -> None:
+    """Answers of 1.85 s, and the last request 1.9 s after the first: nothing comes in the 0.05 s between."""
+    timings = [RequestTiming(at, at, (at + 0.5, at + 1.85), at + 1.85, 10, 2) for at in np.arange(20) / 10]
+    window = measurement_window(timings, None)
+    assert window.kind is WindowKind.WHOLE
+    assert throughput(timings, window).output_tokens_per_s == pytest.approx(40 / 3.75)
+
+
+def test_a_window_that_holds_the_time_and_not_the_requests_is_not_steady() -> None:
+    """All but two in the first second, answered after two; then nothing for a minute."""
+    timings = [request(at, at + 1, at + 2) for at in (*np.arange(18) / 18, 30.0, 60.0)]
+    assert measurement_window(timings, None).kind is WindowKind.WHOLE
+
+
+def test_a_closed_loop_that_hardly_refills_is_not_steady() -> None:
+    first = [request(at, at + 1, at + 4) for at in (0.0, 0.1, 0.2, 0.3)]
+    assert measurement_window([*first, request(4, 5, 8)], 4).kind is WindowKind.WHOLE
+    refilled = [request(at, at + 1, at + 4) for at in (4.0, 4.1, 4.2, 4.3)]
+    assert measurement_window([*first, *refilled], 4) == Window(0.3, 4.3, WindowKind.STEADY)
 
 
 def test_a_steady_open_loop_delivers_what_arrives() -> None:

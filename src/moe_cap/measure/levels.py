@@ -30,7 +30,10 @@ log = logging.getLogger("moe_cap")
 REFUSALS = 3
 """Passes of a level that may be refused for a late client before the level is given up."""
 SECONDS_OF_ARRIVALS = 30
-"""Of an open loop whose number of requests was left open; what is taken to have a steady part."""
+"""Of an open loop whose number of requests was left open, at least."""
+SECONDS_PER_TOKEN = 0.1
+"""Of its arrivals for each token of an answer: half of them are its steady part where a token takes up to 50 ms, which
+is about as slow as anybody reads. The number has to follow from the submission alone, or no run could be repeated."""
 TOGETHER = 8
 """Requests of an open loop that warm up, or are traced, at once: it has no concurrency of its own."""
 
@@ -164,10 +167,17 @@ def open_loops(arrivals: Arrivals, asked: Submission) -> tuple[OpenLoop, ...]:
     }
     if arrivals.process not in draw:
         return (replay(arrivals.times_s),)
+    seconds = seconds_of_arrivals(asked)
     return tuple(
-        draw[arrivals.process](rate, asked.num_requests or max(REQUESTS_PER_LEVEL, ceil(rate * SECONDS_OF_ARRIVALS)))
+        draw[arrivals.process](rate, asked.num_requests or max(REQUESTS_PER_LEVEL, ceil(rate * seconds)))
         for rate in arrivals.rates_per_s
     )
+
+
+def seconds_of_arrivals(asked: Submission) -> float:
+    """How long requests are sent where their number was left open; by what is asked for, for answers of one length."""
+    told = asked.output_tokens if asked.lengths is None else 0
+    return max(SECONDS_OF_ARRIVALS, SECONDS_PER_TOKEN * told)
 
 
 @dataclass(frozen=True, slots=True)

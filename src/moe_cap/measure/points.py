@@ -13,7 +13,7 @@ from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
 from moe_cap.measure.engines.base import EngineRun, Request
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
-from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities
+from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import NO_STEPS, Account
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -94,6 +94,7 @@ def build_point(level: LevelResult, system: System) -> Point:
     quantities["routing_agreement"] = _agreement(level.traces)
     quantities |= _energy(level, system)
     quantities |= _costs(level, system, quantities)
+    unsteady = never_steady(repeats, level.load.concurrency)
     trace = expert_trace(level, arch)
     return Point(
         load=level.load,
@@ -104,7 +105,7 @@ def build_point(level: LevelResult, system: System) -> Point:
         activated_by_batch_size={size: activated_at(trace, size).mean for size in recorded_batches(trace)}
         if trace
         else None,
-        invalid=_invalid(quantities) + wrong_bytes(system),
+        invalid=_invalid(quantities) + unsteady + wrong_bytes(system),
         requests=requests,
         steps=tuple(_raw_step(step, index) for index, group in enumerate(steps) for step in group),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,6 +11,7 @@ from moe_cap.metrics.latency import (
     RequestTiming,
     Slo,
     Window,
+    WindowKind,
     confidence_interval_95,
     goodput_requests_per_s,
     measurement_window,
@@ -105,10 +106,18 @@ def latencies(timings: Sequence[RequestTiming], out_of: int) -> Values:
         for statistic in ("mean", "std", "p50", "p90", "p95", "p99"):
             name = f"{key}_{statistic}"
             value = getattr(found, statistic) if found else None
+            told = note + _pieces(done) if key == "itl_s" else note
             quantities[name] = (
-                known(name, value, note=note) if value is not None else unknown(name, _why_no(key, found is None))
+                known(name, value, note=told) if value is not None else unknown(name, _why_no(key, found is None))
             )
     return quantities
+
+
+def _pieces(timings: Sequence[RequestTiming]) -> str:
+    """What a reader must know of gaps where tokens came several at a time."""
+    tokens = sum(timing.output_tokens for timing in timings)
+    pieces = sum(len(timing.piece_s) for timing in timings)
+    return f"; gaps are between pieces of {tokens / pieces:.3g} tokens on average" if 0 < pieces < tokens else ""
 
 
 def _why_no(key: str, none_at_all: bool) -> str:
@@ -148,6 +157,26 @@ def _run(pooled: Repeat, account: Account) -> Values:
         "mixed_steps": known("mixed_steps", mixed),
         "offload_bytes_per_step": unknown("offload_bytes_per_step", account.no_offload_reason),
     }
+
+
+def never_steady(repeats: Sequence[Repeat], concurrency: int | None) -> tuple[str, ...]:
+    """Why an open loop did not carry the rate that it is named by; () where it did, and for every closed loop."""
+    if concurrency is not None:
+        return ()
+    windows = [measurement_window(repeat.timings, None) for repeat in repeats]
+    short = sum(window.kind is WindowKind.WHOLE for window in windows)
+    if not short:
+        return ()
+    answer_s = max((found.p90 for repeat in repeats if (found := summary(_answers_s(repeat)))), default=0.0)
+    return (
+        f"the open loop was never steady in {short} of {len(windows)} repetitions: answers took {answer_s:.3g} s (p90),"
+        " and half of the requests have to be sent after so long: ask for more, that are sent for at least"
+        f" {2 * answer_s:.3g} s",
+    )
+
+
+def _answers_s(repeat: Repeat) -> Iterator[float]:
+    return (timing.e2e_s for timing in repeat.timings if timing.error is None)
 
 
 def broken_rules(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ class RequestTiming:
     Attributes:
         sent_s: when it was sent.
         intended_s: when it should have been sent (open loop); None in a closed loop, where nothing is planned.
-        token_s: arrival of each piece of output, in order; a server may send several tokens in one piece.
+        token_s: arrival of each token, in order, those of one piece at one moment; or of each piece of output, where
+            nobody tells how many tokens it held.
         ended_s: when its stream ended.
         input_tokens, output_tokens: counts as the server reports them.
         error: why it failed; its latencies count nowhere, and it meets no objective.
@@ -82,8 +83,13 @@ class RequestTiming:
 
     @property
     def itl_s(self) -> tuple[float, ...]:
-        """Gaps between pieces of output that follow each other."""
-        return tuple(later - earlier for earlier, later in pairwise(self.token_s))
+        """Gaps between pieces of output that follow each other; tokens that came at one moment are one piece."""
+        return tuple(later - earlier for earlier, later in pairwise(self.piece_s))
+
+    @property
+    def piece_s(self) -> tuple[float, ...]:
+        """The moments at which output came, whether `token_s` tells them of pieces or of every token in them."""
+        return tuple(dict.fromkeys(self.token_s))
 
     @property
     def e2e_s(self) -> float:
@@ -163,8 +169,9 @@ def measurement_window(timings: Sequence[RequestTiming], concurrency: int | None
 
     The steady window lasts until the last request has been sent. It begins when `concurrency` requests are first in
     flight. An open loop (None) begins with an empty system, from which nothing can come before the first answers are
-    whole: its window begins when the time that 90 % of the answers took has passed. A run that sends everything at
-    once, never reaches its concurrency, or is over before that, has none.
+    whole: its window begins when the time that 90 % of the answers took has passed. It has to hold half of the sending,
+    in time and in requests: what is shorter than the ramp before it tells of the ramp, down to a rate of 0 where no
+    answer happens to end in it. A run that sends everything at once, or never reaches its concurrency, has none.
 
     Raises:
         InvalidInputError: there are no requests, or they took no time.
@@ -173,9 +180,12 @@ def measurement_window(timings: Sequence[RequestTiming], concurrency: int | None
         raise InvalidInputError("no requests, so there is no window to take a rate over")
     reached_s = _load_reached_s(timings, concurrency)
     last_sent_s = max(timing.sent_s for timing in timings)
-    if reached_s is not None and reached_s < last_sent_s:
-        return Window(reached_s, last_sent_s, WindowKind.STEADY)
     first_s, end_s = min(timing.sent_s for timing in timings), max(timing.ended_s for timing in timings)
+    if reached_s is not None and reached_s < last_sent_s:
+        steady = Window(reached_s, last_sent_s, WindowKind.STEADY)
+        sent = sum(timing.sent_s in steady for timing in timings)
+        if steady.length_s >= reached_s - first_s and 2 * sent >= len(timings):
+            return steady
     if not end_s > first_s:
         raise InvalidInputError("the requests took no time, so there is no rate")
     # The half-open window has to hold the last event too.

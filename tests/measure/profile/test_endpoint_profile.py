@@ -124,6 +124,30 @@ def test_an_open_loop_keeps_its_schedule_in_the_record(serve: Serve, words: str,
     assert slow > quick
 
 
+def test_gaps_are_those_that_a_reader_of_the_stream_saw(serve: Serve, words: str, profile: Profile) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.02, tokens_per_chunk=3))
+    profile("--api-url", server.url, "--model", words, *SHAPE)
+    (point,) = profile.results()[0].points
+    assert {len(request.token_s) for request in point.requests} == {6}
+    gaps_s = [request.token_s[-1] - request.token_s[0] for request in point.requests]
+    gap = point.quantities["itl_s_p50"]
+    assert min(gaps_s) <= gap.value <= max(gaps_s)
+    assert "pieces of 3 tokens" in str(gap.note)
+
+
+def test_an_open_loop_that_was_never_steady_is_invalid_and_says_what_to_do(
+    serve: Serve, words: str, profile: Profile
+) -> None:
+    server = serve(Behaviour(ttft_s=0.2, itl_s=0.1))
+    arguments = ("--input-tokens", "8", "--output-tokens", "2", "--num-requests", "16")
+    profile(
+        "--api-url", server.url, "--model", words, *arguments, "--arrivals", "constant", "--rate", "40"
+    )  # fmt: skip
+    (point,) = profile.results()[0].points
+    assert point.quantities["output_tokens_per_s"].value > 0
+    assert "never steady" in point.invalid[0]
+
+
 def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_path: Path) -> None:
     trace = tmp_path / "times.txt"
     trace.write_text("10.0\n10.05\n10.2\n")
