@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
 
-from moe_cap.measure.progress import Progress
+import pytest
+
+from moe_cap.measure.progress import Progress, by_percent
 
 
 def read(path: Path) -> tuple[str, float | None, float | None]:
@@ -34,3 +36,12 @@ def test_no_file_is_no_error() -> None:
     progress = Progress(None, lambda: 0.0)
     progress.enter("loading")
     progress.within(0.5)
+
+
+def test_a_load_of_many_requests_is_told_by_the_percent() -> None:
+    told: list[float] = []
+    tell = by_percent(told.append)
+    for done in range(1, 10_001):
+        tell(done / 10_000)
+    assert len(told) <= 101
+    assert (told[0], told[-1]) == (pytest.approx(0.01), 1.0)

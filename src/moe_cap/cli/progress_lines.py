@@ -24,8 +24,8 @@ EVERY_S = 10.0
 class ProgressLines:
     """A line at the beginning of every stage, and one every `every_s` while it goes on.
 
-    The second kind comes from a thread, because nothing is asked of a timed stage; it is awake for well under a
-    millisecond.
+    The second kind comes from a thread: a stage that tells how far it is has better to do than to print. It is awake
+    for well under a millisecond.
 
     Args:
         cells: all of the profile.

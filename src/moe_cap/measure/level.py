@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from moe_cap.architecture import Architecture
-from moe_cap.measure.engines.base import Completion, EngineRun, Request, RoutingRows, Session
+from moe_cap.measure.engines.base import (
+    Attendance,
+    Completion,
+    EngineRun,
+    Request,
+    RoutingRows,
+    Session,
+    untold,
+)
 from moe_cap.measure.join import agreement, check_rows, join_steps
 from moe_cap.measure.lock_step import batches, check_lengths
-from moe_cap.measure.power import Energy, PowerMeter
+from moe_cap.measure.power import Energy, MeteredWindow, PowerMeter
 from moe_cap.routing import RoutingSource, Step, with_uniform_routing
 
 log = logging.getLogger("moe_cap")
@@ -37,25 +47,46 @@ class Trace:
     agreement: float | None
 
 
-def time_level(session: Session, requests: Sequence[Request], concurrency: int, meter: PowerMeter) -> TimedPass:
+@runtime_checkable
+class AttendedSession(Protocol):
+    """A session whose passes are more than their load: one behind a server encodes, reads answers and counters too."""
+
+    def attended(self, attendance: Attendance) -> AbstractContextManager[None]:
+        """Attend the one load that is carried inside."""
+
+
+def time_level(
+    session: Session,
+    requests: Sequence[Request],
+    concurrency: int,
+    meter: PowerMeter,
+    report: Callable[[float], None] = untold,
+) -> TimedPass:
     """The timed pass: nothing is attached to the engine, and only counters are read around it.
 
     Raises:
         InvalidRunError: an answer is shorter than was asked for.
     """
-    return time_pass(lambda: session.run(requests, concurrency), requests, meter)
+    return time_pass(session, lambda: session.run(requests, concurrency), requests, meter, report)
 
 
-def time_pass(carry: Callable[[], EngineRun], requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
-    """The timed pass of any loop; `carry` sends the requests.
+def time_pass(
+    session: Session,
+    carry: Callable[[], EngineRun],
+    requests: Sequence[Request],
+    meter: PowerMeter,
+    report: Callable[[float], None],
+) -> TimedPass:
+    """The timed pass of any loop; `carry` has the session send the requests, `report` is told their share that is over.
 
     Raises:
         InvalidRunError: an answer is shorter than was asked for.
     """
-    with meter.window() as window:
+    load = MeteredWindow(meter)
+    with session.attended(Attendance(load, report)) if isinstance(session, AttendedSession) else load():
         run = carry()
     check_lengths(requests, run.completions)
-    return TimedPass(run, window.energy)
+    return TimedPass(run, load.energy)
 
 
 def trace_level(

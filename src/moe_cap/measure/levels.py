@@ -19,7 +19,7 @@ from moe_cap.measure.load.validity import is_degenerate
 from moe_cap.measure.lock_step import REQUESTS_PER_LEVEL, requests_for
 from moe_cap.measure.points import LevelResult
 from moe_cap.measure.power import PowerMeter
-from moe_cap.measure.progress import Progress
+from moe_cap.measure.progress import Progress, Report, by_percent
 from moe_cap.measure.prompts import Passages, build_dataset_requests, build_requests
 from moe_cap.metrics.latency import Slo
 from moe_cap.result import Load
@@ -65,7 +65,7 @@ class Level(Protocol):
     @property
     def together(self) -> int: ...  # noqa: D102
 
-    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter, report: Report) -> TimedPass:
         """The timed pass."""
 
     def told(self) -> Mapping[str, Any]:
@@ -94,9 +94,9 @@ class ClosedLevel:
         """The concurrency itself."""
         return self.concurrency
 
-    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter, report: Report) -> TimedPass:
         """A closed loop."""
-        return time_level(session, requests, self.concurrency, meter)
+        return time_level(session, requests, self.concurrency, meter, report)
 
     def told(self) -> Mapping[str, Any]:
         """Kind and concurrency."""
@@ -132,7 +132,7 @@ class OpenLevel:
         """A few."""
         return min(TOGETHER, self.number)
 
-    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter) -> TimedPass:
+    def time(self, session: Session, requests: Sequence[Request], meter: PowerMeter, report: Report) -> TimedPass:
         """An open loop.
 
         Raises:
@@ -143,7 +143,7 @@ class OpenLevel:
                 "this engine runs whole batches and has no clock to send by: ask for concurrency, or for a server",
                 field="arrivals",
             )
-        return time_pass(lambda: session.run_arrivals(requests, self.loop), requests, meter)
+        return time_pass(session, lambda: session.run_arrivals(requests, self.loop), requests, meter, report)
 
     def told(self) -> Mapping[str, Any]:
         """Kind and the rate that was really asked for, the mean over its arrivals."""
@@ -228,7 +228,7 @@ class Carrier:
         """A pass whose client kept up. One that did not says nothing of the server, for better or worse."""
         while True:
             try:
-                return level.time(self.session, requests, self.meter)
+                return level.time(self.session, requests, self.meter, by_percent(self.progress.within))
             except LateClientError as error:
                 if len(refusals) == REFUSALS:
                     raise

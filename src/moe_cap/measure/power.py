@@ -126,6 +126,25 @@ class PowerMeter:
         return window.energy
 
 
+class MeteredWindow:
+    """A window of a meter that somebody else opens, at the first send, and closes, at the last end.
+
+    Attributes:
+        energy: of the window; None before it is over, and without counters.
+    """
+
+    def __init__(self, meter: PowerMeter) -> None:
+        self._meter = meter
+        self.energy: Energy | None = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """The window."""
+        with self._meter.window() as window:
+            yield
+        self.energy = window.energy
+
+
 def open_power_meter() -> PowerMeter:
     """The counters that this machine has and that this user may read."""
     logging.getLogger("zeus").setLevel(logging.ERROR)

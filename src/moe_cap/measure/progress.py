@@ -12,6 +12,22 @@ log = logging.getLogger("moe_cap")
 Tell = Callable[[str, float | None, float | None], None]
 """Stage, share of the whole that is done (0..1), seconds left; None where nothing is promised."""
 
+Report = Callable[[float], None]
+"""Told the share of a stage that is done, 0..1."""
+
+
+def by_percent(report: Report) -> Report:
+    """The same, told a hundred times at most: a file is written each time, by a client that has requests to send."""
+    told = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if share >= told + 0.01 or share >= 1:
+            told = share
+            report(share)
+
+    return tell
+
 
 class Progress:
     """Announces stages, and estimates what is left from what the finished ones took.

@@ -24,7 +24,7 @@ class Walk:
             self.now_s += TOOK_S[stage]
 
 
-def test_nothing_is_told_before_a_timed_stage_has_ended() -> None:
+def test_nothing_is_told_before_a_timed_stage_has_ended_or_tells_how_far_it_is() -> None:
     walk = Walk(PLAN)
     assert walk.forecast.left() is None
     walk.through("loading", "warm-up batch 1", "timing batch 1 (1/2)")
@@ -71,6 +71,16 @@ def test_a_stage_that_takes_longer_than_it_should_promises_nothing() -> None:
     walk.forecast.hear("timing batch 1 (2/2)", None)
     walk.now_s += 41
     assert walk.forecast.left() == Left(0.0, False)
+
+
+def test_the_first_timed_stage_is_forecast_by_its_own_share_and_all_of_its_kind_with_it() -> None:
+    walk = Walk({"timing batch 1 (1/1)": 10.0, "timing batch 4 (1/1)": 20.0})
+    walk.forecast.hear("timing batch 1 (1/1)", 0.0)
+    walk.now_s += 2.0
+    assert walk.forecast.left() is None
+    walk.forecast.hear("timing batch 1 (1/1)", 2.5 / 30)
+    assert walk.forecast.left() == Left(pytest.approx(6.0 + 16.0), True)
+    assert walk.forecast.done_share() == pytest.approx(2.0 / 24.0)
 
 
 def test_a_stage_that_says_how_far_it_is_is_believed() -> None:

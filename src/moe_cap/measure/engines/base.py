@@ -9,7 +9,8 @@ completions and steps with their members. Everything that is computed from them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -153,6 +154,23 @@ class EngineRun:
     started_s: float
     ended_s: float
     no_steps_reason: str | None = None
+
+
+def untold(share: float) -> None:
+    """Nobody wants to know how far a load is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """What goes on beside a timed load, by whoever knows when exactly it begins and ends.
+
+    Attributes:
+        window: entered right before the first send and left right after the last end, with nothing else in between.
+        report: told the share of the requests that is over, 0..1.
+    """
+
+    window: Callable[[], AbstractContextManager[None]] = nullcontext
+    report: Callable[[float], None] = untold
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ own deployment makes one, `EndpointEngine("http://host:8000/v1")`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pydantic import JsonValue
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
 from moe_cap.measure.engines.base import (
+    Attendance,
     Capabilities,
     Completion,
     Continuation,
@@ -140,6 +142,7 @@ class EndpointSession:
         self._target = attachment.target
         self._dialect = attachment.dialect
         self._replayer: Session | None = None
+        self._attendance = Attendance()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -190,8 +193,22 @@ class EndpointSession:
         return self._load(requests, ClosedLoop(concurrency))
 
     def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        prompts = [Prompt(request.prompt, request.output_tokens, len(request.prompt)) for request in requests]
-        return run_load(LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules))
+        prompts, attendance = self._prompts(requests), self._attendance
+        plan = LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules)
+        return run_load(plan, lambda done, total: attendance.report(done / total), attendance.window)
+
+    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        """As the server takes them: token ids, so that no tokenizer stands in between."""
+        return [Prompt(request.prompt, request.output_tokens, len(request.prompt)) for request in requests]
+
+    @contextmanager
+    def attended(self, attendance: Attendance) -> Iterator[None]:
+        """See `moe_cap.measure.level.AttendedSession`."""
+        self._attendance = attendance
+        try:
+            yield
+        finally:
+            self._attendance = Attendance()
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
         """The timed pass: a closed loop, from outside."""

@@ -23,7 +23,7 @@ from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
 from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
-from moe_cap.measure.load import ClosedLoop, FailureKind, LoadPlan, LoadRun, OpenLoop, Prompt, Target, run_load
+from moe_cap.measure.load import ClosedLoop, FailureKind, LoadPlan, Prompt, Target, run_load
 from moe_cap.measure.model_files import ModelFiles
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -85,9 +85,8 @@ class TransformersServeSession(ServerSession):
         run = super().run(requests, concurrency)
         return replace(run, steps=steps_of_arrivals(requests, run.completions, self.batched_tokens))
 
-    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        prompts = [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]
-        return run_load(LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules))
+    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        return [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]
 
     def _forbidden_tokens(self) -> tuple[int, ...]:
         """The end token, by `suppress_tokens` of every timed request."""

@@ -104,6 +104,10 @@ class Client:
         self._reader = StreamReader()
         self._fragment = 0
         self._beats = 0
+        self._beat_ns = 0
+
+    def start(self) -> None:
+        """Begin to beat; right before `loop.run`, or the first beat would be late for no fault of the loop."""
         self._beat_ns = monotonic_ns() + BEAT_NS
         self.loop.call_at(self._beat_ns, self._beat)
 

@@ -6,6 +6,7 @@ import gc
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import monotonic_ns
 
@@ -19,6 +20,8 @@ from moe_cap.measure.load.stream import StreamReader
 
 Progress = Callable[[int, int], None]
 """Told how many requests are over, of how many."""
+Around = Callable[[], AbstractContextManager[None]]
+"""Entered right before the first send and left right after the last end: for counters that are read around a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Saturation:
 class Driven:
     """What one share gave, in the order in which the requests were planned; `given_up` tells why it was not all."""
 
+    started_ns: int
     requests: tuple[RequestEvents, ...]
     saturation: Saturation
     given_up: MeasurementError | None
@@ -72,9 +76,9 @@ class Driven:
 class Driver:
     """Sends the orders of a share when their time has come, and keeps what comes back."""
 
-    def __init__(self, share: Share, started_ns: int, progress: Progress) -> None:
+    def __init__(self, share: Share, progress: Progress) -> None:
         self._share = share
-        self._started_ns = started_ns
+        self._started_ns = 0
         self._progress = progress
         self._client = Client(share.peer, share.limits, self._ended, self._read)
         self._next = 0
@@ -83,32 +87,40 @@ class Driver:
         self._failures = 0
         self._given_up: MeasurementError | None = None
 
-    def drive(self) -> Driven:
-        """Run the share to its end."""
-        share, loop = self._share, self._client.loop
-        self._arm()
-        if share.run_limit_s is not None:
-            loop.call_at(self._started_ns + int(share.run_limit_s * 1e9), self._out_of_time)
+    def drive(self, start: Callable[[], int], around: Around) -> Driven:
+        """Run the share to its end, from the `monotonic_ns` that `start` gives inside of `around`."""
         collecting = gc.isenabled()
         gc.disable()  # a collection in the middle of a run is a pause that looks like the server's
-        began_ns, began_cpu_s = monotonic_ns(), time.process_time()
         try:
-            if share.orders:
-                loop.run()
-            ended_ns, ended_cpu_s = monotonic_ns(), time.process_time()
+            with around():
+                self._started_ns = start()
+                spent_ns, spent_cpu_s = self._serve()
             self._client.read_all()
         finally:
             self._client.close()
             if collecting:
                 gc.enable()
-        spent_ns = max(ended_ns - began_ns, 1)
+        loop = self._client.loop
         saturation = Saturation(
             beat_lag_s=_seconds(self._client.beat_lags_ns),
             read_lag_s=_seconds(self._client.read_lags_ns),
             busy_share=1 - (loop.waited_ns + loop.idle_ns) / spent_ns,
-            cpu_share=(ended_cpu_s - began_cpu_s) * 1e9 / spent_ns,
+            cpu_share=spent_cpu_s * 1e9 / spent_ns,
         )
-        return Driven(tuple(self._requests[index] for index in sorted(self._requests)), saturation, self._given_up)
+        requests = tuple(self._requests[index] for index in sorted(self._requests))
+        return Driven(self._started_ns, requests, saturation, self._given_up)
+
+    def _serve(self) -> tuple[int, float]:
+        """Run the loop until the last request is over: its nanoseconds and its seconds of processor time."""
+        began_ns, began_cpu_s = monotonic_ns(), time.process_time()
+        self._client.start()
+        self._arm()
+        if self._share.run_limit_s is not None:
+            limit_ns = int(self._share.run_limit_s * 1e9)
+            self._client.loop.call_at(self._started_ns + limit_ns, self._out_of_time)
+        if self._share.orders:
+            self._client.loop.run()
+        return max(monotonic_ns() - began_ns, 1), time.process_time() - began_cpu_s
 
     def _due_ns(self) -> int | None:
         """When the next request is to be sent; None when it waits for another to end, or when there is none."""
@@ -167,9 +179,9 @@ class Driver:
         self._client.loop.stop()
 
 
-def drive(share: Share, started_ns: int, progress: Progress) -> Driven:
-    """Carry a share that starts at `started_ns` of `time.monotonic_ns`, in this thread, to its end."""
-    return Driver(share, started_ns, progress).drive()
+def drive(share: Share, start: Callable[[], int], progress: Progress, around: Around = nullcontext) -> Driven:
+    """Carry a share that starts at the `time.monotonic_ns` that `start` gives, in this thread, to its end."""
+    return Driver(share, progress).drive(start, around)
 
 
 def events_of(exchange: Exchange, reader: StreamReader, prompt: Prompt, started_ns: int) -> RequestEvents:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from moe_cap.errors import InvalidInputError, InvalidRunError, LateClientError, ServerError
 from moe_cap.measure.load.client import Limits, find_peer
 from moe_cap.measure.load.connection import Peer
-from moe_cap.measure.load.drive import Order, Progress, Saturation, Share
+from moe_cap.measure.load.drive import Around, Order, Progress, Saturation, Share
 from moe_cap.measure.load.events import RequestEvents, TokenCounting
 from moe_cap.measure.load.loop import allow_many_sockets
 from moe_cap.measure.load.request import Prompt, Target, encode_request
@@ -114,8 +115,13 @@ class LoadRun:
         )
 
 
-def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) -> LoadRun:
+def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None, around: Around = nullcontext) -> LoadRun:
     """Warm up, carry the plan, and judge it.
+
+    Args:
+        plan: what is sent.
+        progress: told of every timed request that is over.
+        around: holds the timed part, from the first send to the last end, and nothing else of all this.
 
     Raises:
         InvalidInputError: the plan cannot be carried.
@@ -127,7 +133,7 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None) ->
     allow_many_sockets()
     warm_up = _warm_up(plan, peer)
     share = _share(plan, peer, plan.prompts, plan.arrivals, "r")
-    started_ns, parts = drive_all(split_share(share, plan.workers), progress)
+    started_ns, parts = drive_all(split_share(share, plan.workers), progress, around)
     for part in parts:
         if part.given_up is not None:
             raise type(part.given_up)(f"{plan.target.url}: {part.given_up}")

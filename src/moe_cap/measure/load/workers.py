@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from time import monotonic_ns
 
 from moe_cap.errors import MeasurementError
-from moe_cap.measure.load.drive import Driven, Progress, Share, drive
+from moe_cap.measure.load.drive import Around, Driven, Progress, Share, drive
 from moe_cap.measure.load.schedule import Arrivals
 
 HEAD_START_NS = 20_000_000
-"""From the last preparation to the first request."""
+"""From telling the workers to the first request: they have to hear of it before."""
 
 
 def split_share(whole: Share, workers: int) -> tuple[Share, ...]:
@@ -28,14 +29,17 @@ def split_share(whole: Share, workers: int) -> tuple[Share, ...]:
     )
 
 
-def drive_all(shares: Sequence[Share], progress: Progress) -> tuple[int, tuple[Driven, ...]]:
+def drive_all(
+    shares: Sequence[Share], progress: Progress, around: Around = nullcontext
+) -> tuple[int, tuple[Driven, ...]]:
     """Drive every share, the first `monotonic_ns` of the run and what each gave.
 
-    One share is driven in this thread; several in a process each.
+    One share is driven in this thread; several in a process each, and `around` holds their head start and the reading
+    of their last answers too.
     """
     if len(shares) == 1:
-        started_ns = monotonic_ns() + HEAD_START_NS
-        return started_ns, (drive(shares[0], started_ns, progress),)
+        driven = drive(shares[0], monotonic_ns, progress, around)
+        return driven.started_ns, (driven,)
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for share in shares:
@@ -48,10 +52,11 @@ def drive_all(shares: Sequence[Share], progress: Progress) -> tuple[int, tuple[D
     try:
         for pipe in pipes:
             _receive(pipe)
-        started_ns = monotonic_ns() + HEAD_START_NS
-        for pipe in pipes:
-            pipe.send(started_ns)
-        return started_ns, _gather(pipes, sum(len(share.orders) for share in shares), progress)
+        with around():
+            started_ns = monotonic_ns() + HEAD_START_NS
+            for pipe in pipes:
+                pipe.send(started_ns)
+            return started_ns, _gather(pipes, sum(len(share.orders) for share in shares), progress)
     finally:
         for process in processes:
             process.kill()
@@ -89,5 +94,5 @@ def _receive(pipe: Connection) -> object:
 def _work(share: Share, pipe: Connection) -> None:
     pipe.send("ready")
     started_ns = pipe.recv()
-    pipe.send(drive(share, started_ns, lambda _done, _total: None))
+    pipe.send(drive(share, lambda: started_ns, lambda _done, _total: None))
     pipe.close()

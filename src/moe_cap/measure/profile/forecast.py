@@ -87,8 +87,8 @@ class Forecast:
         return self._clock() - self._entered_s
 
     def left(self) -> Left | None:
-        """What can be told; None before a timed stage has ended."""
-        if "timing" not in self._rates:
+        """What can be told; None before a timed stage has ended, or tells how far it is."""
+        if self._rate("timing") is None:
             return None
         told = [self._rest_of_stage()]
         told += [self._duration(stage, work) for plan in (self._ahead, *self._later) for stage, work in plan.items()]
@@ -114,8 +114,16 @@ class Forecast:
         """By stages of this very name, else by all of their kind; None where there was none."""
         if _kind(stage) not in LOADED:
             return self._fixed_s.get(stage, 0.0)
-        rate = next((self._rates[key] for key in _keys(stage) if key in self._rates), None)
+        rate = next((found for key in _keys(stage) if (found := self._rate(key))), None)
         return None if rate is None or not rate.work else work * rate.seconds / rate.work
+
+    def _rate(self, key: str) -> Rate | None:
+        """What the stages learnt under `key` took; the one under way stands in for the first as far as it is."""
+        if key in self._rates:
+            return self._rates[key]
+        if self._stage is None or not self._share or key not in _keys(self._stage):
+            return None
+        return Rate(self._work * self._share, self.in_stage_s())
 
 
 def _kind(stage: str) -> str:
