@@ -36,6 +36,7 @@ from moe_cap.cli.profile_options import (
     Rate,
     Remote,
     Repeats,
+    RequestLimit,
     Revision,
     Routing,
     RoutingOption,
@@ -63,13 +64,14 @@ LISTS = ("concurrency", "rates_per_s", "presets", "target_input_tokens", "target
 
 
 class Server(NamedTuple):
-    """A server that runs, as the options name it; `silence_s` is its longest silence in seconds."""
+    """A server that runs, as the options name it; its longest silence and its longest answer in seconds."""
 
     api_url: str | None
     served_model: str | None
     routing: Routing
     remote: bool
     silence_s: float
+    request_s: float
 
 
 def run(
@@ -96,6 +98,7 @@ def run(
     task: Task = None,
     accuracy_limit: AccuracyLimit = None,
     silence_s: Silence = 300.0,
+    request_s: RequestLimit = 3600.0,
     preset: Preset = None,
     input_tokens: InputTokens = None,
     output_tokens: OutputTokens = None,
@@ -118,7 +121,7 @@ def run(
         "target_input_tokens": input_tokens, "target_output_tokens": output_tokens, "precision": precision,
         "objectives": read_objectives(slo), "sweep": _sweep(sweep or []), "engine_args": engine_args,
     }  # fmt: skip
-    server = Server(api_url, served_model, routing, remote, silence_s)
+    server = Server(api_url, served_model, routing, remote, silence_s, request_s)
     _measure(options, config, server, output_dir, publish=publish, as_json=as_json)
 
 
@@ -172,7 +175,8 @@ def _place(asked: ProfileConfig, server: Server, settings: Settings) -> Place:
     if server.api_url is None:
         return Launched(asked.engine or "")
     headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-    limits = Limits(silence_s=server.silence_s, connect_s=min(server.silence_s, Limits().connect_s))
+    connect_s = min(server.silence_s, Limits().connect_s)
+    limits = Limits(connect_s=connect_s, silence_s=server.silence_s, request_s=server.request_s)
     return Endpoint(
         server.api_url, server.served_model, server.routing is Routing.REPLAY, server.remote, headers, limits
     )

@@ -57,6 +57,9 @@ AccuracyLimit = Annotated[int | None, typer.Option(min=1, help="Problems per tas
 Silence = Annotated[
     float, typer.Option("--silence-s", min=0.01, help="A server that says nothing for so long has failed.")
 ]
+RequestLimit = Annotated[
+    float, typer.Option("--request-s", min=0.01, help="An answer that takes longer than this has failed.")
+]
 
 Preset = Annotated[list[str] | None, typer.Option(help="Lengths: 4k-1k, 13k-1k, 1k-8k.")]
 InputTokens = Annotated[list[str] | None, typer.Option(help="Prompt lengths, e.g. 1000,4000.")]

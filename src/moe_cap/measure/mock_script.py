@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +29,8 @@ class Fault(StrEnum):
     """Finishes properly after `fault_after` tokens, whatever was asked."""
     ERROR_EVENT = "error_event"
     """Tells of an error inside the stream after `fault_after` tokens."""
+    ENDLESS = "endless"
+    """Goes on and on, whatever was asked."""
     NO_USAGE = "no_usage"
     GARBAGE_STREAM = "garbage_stream"
     """HTTP around bytes that are no events."""
@@ -222,6 +225,11 @@ def _error_event(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:
     yield Write(0.0, frame(b'data: {"error":{"message":"out of memory","code":500}}\n\n') + DONE + LAST_CHUNK, 0)
 
 
+def _endless(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:
+    silent = Ask(ask.serial, ask.chat, ask.prompt_tokens, ask.output_tokens, ask.running_usage, token_ids=None)
+    yield from _stream(behaviour, silent, rng, tokens=sys.maxsize, finish=None)
+
+
 def _no_usage(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:
     silent = Ask(ask.serial, ask.chat, ask.prompt_tokens, ask.output_tokens, running_usage=False, token_ids=None)
     yield from _stream(behaviour, silent, rng, tokens=ask.output_tokens)
@@ -260,6 +268,7 @@ SCRIPTS: dict[Fault, Callable[[Behaviour, Ask, random.Random], Script]] = {
     Fault.DIE: _die,
     Fault.FEWER_TOKENS: _fewer_tokens,
     Fault.ERROR_EVENT: _error_event,
+    Fault.ENDLESS: _endless,
     Fault.NO_USAGE: _no_usage,
     Fault.GARBAGE_STREAM: _garbage_stream,
     Fault.GARBAGE_HTTP: _garbage_http,

@@ -22,6 +22,7 @@ PATIENCE_S = 15.0
         (Fault.HANG, "silent"),
         (Fault.STALL, "silent"),
         (Fault.DIE, "died"),
+        (Fault.ENDLESS, "too_much.*no end"),
         (Fault.ERROR_EVENT, "error_event.*out of memory"),
         (Fault.GARBAGE_STREAM, "garbage"),
         (Fault.GARBAGE_HTTP, "garbage"),

@@ -15,6 +15,7 @@ from load_plans import PATIENT, QUICK
 from moe_cap.architecture import parse_config
 from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError, ServerError
 from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
+from moe_cap.measure.engines.dialect import brief
 from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
 from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules
@@ -170,6 +171,7 @@ def test_the_context_is_as_long_as_the_server_or_the_configuration_says(serve: S
         (Behaviour(fault=Fault.STATUS_500), ServerError, "500"),
         (Behaviour(fault=Fault.STATUS_429), ServerError, "429"),
         (Behaviour(fault=Fault.HANG), ServerError, "silent"),
+        (Behaviour(ttft_s=0.01, itl_s=0.001, fault=Fault.ENDLESS), ServerError, "too_much"),
         (Behaviour(fault=Fault.STALL, fault_after=1), ServerError, "silent"),
         (Behaviour(fault=Fault.DIE, fault_after=1), ServerError, "died"),
         (Behaviour(fault=Fault.GARBAGE_STREAM), ServerError, "garbage"),
@@ -181,6 +183,12 @@ def test_a_bad_server_is_found_out_when_it_is_attached(
 ) -> None:
     with pytest.raises(error, match=says):
         attach(serve(behaviour), tmp_path)
+
+
+def test_the_two_tokens_of_attaching_take_two_silences_at_most() -> None:
+    limits = Limits(connect_s=1.0, silence_s=3.0, request_s=3600.0)
+    assert brief(limits) == Limits(connect_s=1.0, silence_s=3.0, request_s=6.0)
+    assert brief(replace(limits, request_s=2.0)).request_s == 2.0
 
 
 def test_the_endpoint_stands_at_the_engines_waist(serve: Serve, tmp_path: Path) -> None:

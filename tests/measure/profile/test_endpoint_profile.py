@@ -241,6 +241,12 @@ def test_a_bad_server_is_a_typed_failure_and_nothing_is_kept_or_published(
     assert json.loads(failure.read_text())["error"] == error
 
 
+def test_an_answer_that_takes_longer_than_the_limit_is_ended(serve: Serve, words: str, profile: Profile) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=1.0))
+    message = profile.fails("--api-url", server.url, "--model", words, *SHAPE, "--request-s", "0.5", code=1)
+    assert "too_long" in message
+
+
 def test_nobody_is_there(words: str, profile: Profile) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

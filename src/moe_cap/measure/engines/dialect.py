@@ -35,6 +35,11 @@ DIALECTS = (
 """Tried in this order when a session begins; a refusal of the fields (400, 422) takes the next."""
 
 
+def brief(limits: Limits) -> Limits:
+    """For an answer of two tokens: as long as the server may be silent before each of them, and no longer."""
+    return replace(limits, request_s=min(limits.request_s, 2 * limits.silence_s))
+
+
 def agree_on_dialect(target: Target, tokenizer: Tokenizer, limits: Limits) -> Dialect:
     """The richest dialect that the server takes, tried with a request of two tokens.
 

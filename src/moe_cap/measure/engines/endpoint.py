@@ -30,7 +30,7 @@ from moe_cap.measure.engines.base import (
     Tokenizer,
     Untold,
 )
-from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect
+from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, brief
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.registry import load_engine
@@ -123,7 +123,7 @@ class EndpointEngine:
         tokenizer = self.read_tokenizer(spec.files)
         headers = self.headers if about.keeps_connections else {**self.headers, "Connection": "close"}
         target = Target(self.url, served.name, headers=self.headers)
-        dialect = agree_on_dialect(target, tokenizer, self.limits)
+        dialect = agree_on_dialect(target, tokenizer, brief(self.limits))
         target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra, headers=headers)
         return Attachment(http, about, served, tokenizer, target, dialect)
 

@@ -205,5 +205,8 @@ class Client:
                 connection.fail(FailureKind.UNREACHABLE, f"no connection within {limits.connect_s:g} s")
             elif silent_s > limits.silence_s:
                 connection.fail(FailureKind.SILENT, f"nothing came for {limits.silence_s:g} s")
+            elif exchange.events > exchange.most_events:
+                told = f"{exchange.events} events came, at most {exchange.most_events} were expected: it has no end"
+                connection.fail(FailureKind.TOO_MUCH, told)
             elif (now_ns - exchange.sent_ns) / 1e9 > limits.request_s:
                 connection.fail(FailureKind.TOO_LONG, f"no end within {limits.request_s:g} s")

@@ -16,6 +16,9 @@ from moe_cap.measure.load.events import Failure, FailureKind
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop
 from moe_cap.measure.load.stamps import READ_BYTES, ask_for_stamps, receive
 
+EVENTS_PER_TOKEN, EVENTS_BESIDE = 2, 16
+"""Of a stream: one event for each token at most, and some of role, finish, usage; twice that is no end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -32,12 +35,16 @@ class Exchange:
     """One request and what came back, while it is under way; times are of `time.monotonic_ns`."""
 
     __slots__ = (
-        "connected_ns", "ended_ns", "failure", "fragments", "headers_ns", "heard_ns", "id", "intended_ns", "payload",
-        "prompt_index", "sent_ns", "status",
+        "connected_ns", "ended_ns", "events", "failure", "fragments", "headers_ns", "heard_ns", "id", "intended_ns",
+        "most_events", "payload", "prompt_index", "sent_ns", "status",
     )  # fmt: skip
 
-    def __init__(self, request_id: str, prompt_index: int, payload: bytes, intended_ns: int) -> None:
+    def __init__(
+        self, request_id: str, prompt_index: int, payload: bytes, intended_ns: int, output_tokens: int
+    ) -> None:
         self.id = request_id
+        self.events = 0
+        self.most_events = EVENTS_PER_TOKEN * output_tokens + EVENTS_BESIDE
         self.prompt_index = prompt_index
         self.payload = payload
         self.intended_ns = intended_ns
@@ -250,6 +257,7 @@ class Connection:
         """A piece of the body, free of its framing."""
         if self._exchange is not None:
             self._exchange.fragments.append((self._arrived_ns, body))
+            self._exchange.events += body.startswith(b"data:") + body.count(b"\ndata:")  # JSON holds no bare newline
 
     def on_message_complete(self) -> None:
         """The response is over; whether the connection may be kept is only known now."""

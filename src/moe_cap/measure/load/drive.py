@@ -142,7 +142,8 @@ class Driver:
     def _send(self, intended_ns: int) -> None:
         order = self._share.orders[self._next]
         self._next += 1
-        self._client.send(Exchange(order.id, order.prompt_index, order.payload, intended_ns))
+        tokens = order.prompt.output_tokens
+        self._client.send(Exchange(order.id, order.prompt_index, order.payload, intended_ns, tokens))
 
     def _ended(self, exchange: Exchange) -> None:
         if exchange.failure is None:

@@ -17,6 +17,8 @@ class FailureKind(StrEnum):
     SILENT = "silent"
     """Nothing came for longer than the limit: it hung."""
     TOO_LONG = "too_long"
+    TOO_MUCH = "too_much"
+    """Far more events than an answer of that many tokens has: it streams for ever."""
     GARBAGE = "garbage"
     """Not HTTP, or not a stream of completion events."""
     DIED = "died"
