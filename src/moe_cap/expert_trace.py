@@ -104,11 +104,16 @@ def activated_at(trace: ExpertTrace, batch_size: int, seed: int = 0) -> Activate
     return Activated(batch_size, tuple(map(float, np.mean(rows, axis=0))), drawn=True)
 
 
-def trace_name(load: Load) -> str:
-    """The file in which a load's trace lies beside its result; other loads have other names, to the last digit."""
+def load_name(load: Load) -> str:
+    """What the files of a load are called by, beside its result; other loads have other names, to the last digit."""
     if load.concurrency is not None:
-        return f"trace-{load.concurrency}-in-flight.npz"
-    return "trace-replay.npz" if load.request_rate_per_s is None else f"trace-{load.request_rate_per_s!r}-per-s.npz"
+        return f"{load.concurrency}-in-flight"
+    return "replay" if load.request_rate_per_s is None else f"{load.request_rate_per_s!r}-per-s"
+
+
+def trace_name(load: Load) -> str:
+    """The file in which a load's trace lies beside its result."""
+    return f"trace-{load_name(load)}.npz"
 
 
 def join_sequences(sequences: Sequence[Ids], prompt_tokens: Sequence[int], num_experts: int) -> ExpertTrace:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Better = Literal["higher", "lower", "neither"]
-Group = Literal["latency", "throughput", "utilisation", "routing", "energy", "cost", "run"]
+Group = Literal["latency", "throughput", "utilisation", "routing", "energy", "cost", "run", "client"]
 
 
 class Quantity(BaseModel):
@@ -149,6 +149,9 @@ _SPECS = [
     *_cost("rental", "rental"),
     QuantitySpec("failed_requests", "1", "lower", "run", "Failed requests", "Requests of the timed passes that did not complete."),
     QuantitySpec("mixed_steps", "1", "neither", "run", "Mixed steps", "Steps that held prefill and decode tokens; in neither figure."),
+    QuantitySpec("client_lag_s_p99", "s", "lower", "client", "Client lag p99", "How late the load client sent: after its schedule, or, in a closed loop, after the end of the request before; 99th percentile, of the worst repetition."),
+    QuantitySpec("client_beat_lag_s_p99", "s", "lower", "client", "Client loop lag p99", "How late the load client's own loop was, every 5 ms; 99th percentile, of the worst repetition."),
+    QuantitySpec("client_busy_share", "1", "lower", "client", "Client busy", "Share of the time in which the load client was serving sockets, of the worst repetition: near 1 it limits the run."),
 ]  # fmt: skip
 
 QUANTITIES: dict[str, QuantitySpec] = {spec.name: spec for spec in _SPECS}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from moe_cap.architecture import parse_config
+from moe_cap.measure.engines.base import ClientLoad
 from moe_cap.measure.machine import Peaks
-from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities, never_steady
+from moe_cap.measure.quantities import Repeat, broken_rules, client_quantities, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import Account
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -102,7 +103,9 @@ def test_every_number_has_a_value_or_a_reason(account: Account) -> None:
     assert values["schedule_lag_s_p99"].value is None
     assert values["schedule_lag_s_p99"].reason == "a closed loop has no schedule to lag behind"
     assert set(values) <= set(QUANTITIES)
-    missing = {spec.name for spec in QUANTITIES.values() if spec.group not in {"energy", "cost"}} - set(values)
+    missing = {spec.name for spec in QUANTITIES.values() if spec.group not in {"energy", "cost", "client"}} - set(
+        values
+    )
     assert missing == {"routing_agreement"}
 
 
@@ -208,3 +211,13 @@ def test_a_peak_that_was_not_measured_is_missing_with_the_probes_reason(account:
     missing = values["decode_s_mfu_of_measured_peak"]
     assert (missing.value, missing.reason) == (None, "no peak is known for fp8 on this device: no fp8 units")
     assert values["decode_s_mfu"].value is not None
+
+
+def test_the_worst_repetition_tells_how_the_client_fared() -> None:
+    values = client_quantities([ClientLoad(0.001, 0.002, 0.3), ClientLoad(0.004, None, 0.1)])
+    assert {name: quantity.value for name, quantity in values.items()} == {
+        "client_lag_s_p99": 0.004,
+        "client_beat_lag_s_p99": 0.002,
+        "client_busy_share": 0.3,
+    }
+    assert {values.reason for values in client_quantities([None]).values()} == {"the engine runs in this process"}

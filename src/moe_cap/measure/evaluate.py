@@ -34,6 +34,7 @@ from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
+from moe_cap.measure.request_log import write_requests
 from moe_cap.precision import StoragePlan, read_quantization, refuse_conversion
 from moe_cap.result import METRICS_VERSION, AccuracyRecord, EngineRecord, ModelRecord, Result, result_id
 from moe_cap.settings import CHECKOUT, Settings
@@ -52,7 +53,7 @@ class Job:
 
     Attributes:
         run_uuid: identity of this run; the result's id follows from it and from the submission.
-        output: folder for the engine's log, the routing traces and the samples of the accuracy tasks.
+        output: folder for the engine's log, requests, routing traces and the samples of the accuracy tasks.
         settings: where this machine keeps its probe and local problems, its operator's figures, its read-only token.
         environ: variables of this process, for the record.
         now: when the run began.
@@ -189,6 +190,7 @@ def _carry(
     accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     levels = tuple(map(carrier.trace, timed))
     for level in levels:
+        write_requests(level, job.output)
         if trace := expert_trace(level, architecture):
             write_trace(trace, job.output / trace_name(level.load))
     storage = session.storage(architecture)

@@ -13,7 +13,7 @@ from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
 from moe_cap.measure.engines.base import EngineRun, Request
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
-from moe_cap.measure.quantities import Repeat, broken_rules, measured_quantities, never_steady
+from moe_cap.measure.quantities import Repeat, broken_rules, client_quantities, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import NO_STEPS, Account
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -92,6 +92,7 @@ def build_point(level: LevelResult, system: System) -> Point:
     ]
     quantities = measured_quantities(repeats, level.load.concurrency, account, level.slo)
     quantities["routing_agreement"] = _agreement(level.traces)
+    quantities |= client_quantities([timed.run.client for timed in level.passes])
     quantities |= _energy(level, system)
     quantities |= _costs(level, system, quantities)
     unsteady = never_steady(repeats, level.load.concurrency)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from moe_cap.measure.engines.base import ClientLoad
 from moe_cap.measure.step_quantities import Account, Values, of_kind, of_steps, step_rate
 from moe_cap.metrics.latency import (
     RequestTiming,
@@ -157,6 +158,22 @@ def _run(pooled: Repeat, account: Account) -> Values:
         "mixed_steps": known("mixed_steps", mixed),
         "offload_bytes_per_step": unknown("offload_bytes_per_step", account.no_offload_reason),
     }
+
+
+def client_quantities(clients: Sequence[ClientLoad | None]) -> Values:
+    """How late and how busy the load client was in its worst repetition: what a repetition is believed by."""
+    found = [client for client in clients if client is not None]
+    observed: dict[str, list[float | None]] = {
+        "client_lag_s_p99": [client.lag_s_p99 for client in found],
+        "client_beat_lag_s_p99": [client.beat_lag_s_p99 for client in found],
+        "client_busy_share": [client.busy_share for client in found],
+    }
+    why = "the run was over before the client's loop had a beat" if found else "the engine runs in this process"
+    quantities: Values = {}
+    for name, values in observed.items():
+        worst = max((value for value in values if value is not None), default=None)
+        quantities[name] = unknown(name, why) if worst is None else known(name, worst)
+    return quantities
 
 
 def never_steady(repeats: Sequence[Repeat], concurrency: int | None) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def test_a_plain_server_becomes_a_result_without_its_token_ids(serve: Serve, wor
     assert {(request.output_tokens, len(request.token_s)) for request in point.requests} == {(6, 2)}
     for request in point.requests:
         assert point.quantities["tpot_s_p50"].value is not None
-        assert request.token_s[0] < request.token_s[1] <= request.ended_s
+        assert request.token_s[0] <= request.token_s[1] <= request.ended_s
     first = point.requests[0]
     slowest = max((request.ended_s - request.token_s[0]) / 5 for request in point.requests)
     assert 0 < point.quantities["tpot_s_p50"].value <= slowest, first
@@ -124,6 +124,22 @@ def test_an_open_loop_keeps_its_schedule_in_the_record(serve: Serve, words: str,
     assert slow > quick
 
 
+def test_what_the_client_saw_and_how_it_fared_itself_is_kept(serve: Serve, words: str, profile: Profile) -> None:
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--repeats", "2")
+    (point,) = profile.results()[0].points
+    assert point.quantities["schedule_lag_s_p99"].value is None, "a closed loop has no schedule"
+    assert point.quantities["client_lag_s_p99"].value > 0
+    assert 0 < point.quantities["client_busy_share"].value <= 1
+    (path,) = profile.output.glob("*/requests-1-in-flight.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["repeat"] for line in lines] == [0] * 8 + [1] * 8
+    for line in lines:
+        assert (line["status"], line["finish_reason"], line["failure"]) == (200, "length", None)
+        assert line["usage"]["completion_tokens"] == sum(line["chunk_tokens"]) == 6
+        assert line["sent_s"] <= line["headers_s"] <= line["chunk_s"][0]
+    assert sum(line["connected_s"] is not None for line in lines) >= 1
+
+
 def test_gaps_are_those_that_a_reader_of_the_stream_saw(serve: Serve, words: str, profile: Profile) -> None:
     server = serve(Behaviour(ttft_s=0.01, itl_s=0.02, tokens_per_chunk=3))
     profile("--api-url", server.url, "--model", words, *SHAPE)
@@ -160,7 +176,7 @@ def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_pat
 
 def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile: Profile) -> None:
     arguments = ("--api-url", serve(QUICK).url, "--model", words, "--dataset", "cap_choice", "--num-requests", "12")
-    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "tpot_s=0.001")
+    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "e2e_s=0.001")
     (result,) = profile.results()
     (point,) = result.points
     assert (point.load.dataset, point.load.input_tokens) == ("cap_choice", None)
@@ -169,7 +185,7 @@ def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile
     assert point.quantities["goodput_requests_per_s"].value == 0
     assert point.quantities["requests_per_s"].value > 0
     assert "goodput [1/s]" in out
-    assert "--slo ttft_s=30 --slo tpot_s=0.001" in result.reproduce
+    assert "--slo ttft_s=30 --slo e2e_s=0.001" in result.reproduce
     assert "--input-tokens" not in result.reproduce
 
 

@@ -140,6 +140,21 @@ class EngineStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientLoad:
+    """How late and how busy the load client itself was; None where there were too few events.
+
+    Attributes:
+        lag_s_p99: 99th percentile of send minus intended send; of a closed loop, minus the end of the request before.
+        beat_lag_s_p99: 99th percentile of how late its loop was, every 5 ms.
+        busy_share: share of the time in which it was serving sockets, 0..1.
+    """
+
+    lag_s_p99: float | None
+    beat_lag_s_p99: float | None
+    busy_share: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRun:
     """What one timed pass gave.
 
@@ -147,6 +162,8 @@ class EngineRun:
         steps: the forward passes; () where they are not known.
         started_s, ended_s: bound it, on the same clock as the completions.
         no_steps_reason: why there are no steps; None where there are, or the engine never tells any.
+        client: of the load client; None for an engine that runs in this process.
+        events: all that the client knows of each request, in the order of the completions; () as `client`.
     """
 
     completions: tuple[Completion, ...]
@@ -154,6 +171,8 @@ class EngineRun:
     started_s: float
     ended_s: float
     no_steps_reason: str | None = None
+    client: ClientLoad | None = None
+    events: tuple[Mapping[str, JsonValue], ...] = ()
 
 
 def untold(share: float) -> None:

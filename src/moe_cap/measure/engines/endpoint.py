@@ -30,6 +30,7 @@ from moe_cap.measure.engines.base import (
     Tokenizer,
     Untold,
 )
+from moe_cap.measure.engines.client_record import client_load, events_of
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, brief
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
@@ -232,7 +233,7 @@ class EndpointSession:
         ended_s = max(completion.ended_s for completion in completions)
         chunks = sum(len(events.chunk_s) for events in run.requests)
         steps, reason = watched.steps(requests, completions, chunks)
-        return EngineRun(completions, steps, run.started_s, ended_s, reason)
+        return EngineRun(completions, steps, run.started_s, ended_s, reason, client_load(run), events_of(run))
 
     def _completion(self, request: Request, events: RequestEvents, run: LoadRun) -> Completion:
         started_s = run.started_s
