@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_cap.measure.load.events import FailureKind, TokenCounting
+from moe_cap.measure.load.events import FailureKind, TokenCounting, Usage
 from moe_cap.measure.load.stream import StreamReader
 from moe_cap.measure.mock_script import Ask, Behaviour, script_of
 
@@ -120,6 +120,19 @@ def test_reasoning_is_counted_apart_and_is_the_first_token_but_not_the_answer(ke
 def test_comments_and_other_fields_are_no_garbage() -> None:
     reader = read(b": ping\n\n", b"event: x\nid: 7\n" + chunk("a", finish="stop"), DONE)
     assert reader.failure is None
+
+
+@pytest.mark.parametrize("last", [b"data: [DONE]\n", b"data: [DONE]", b"data: [DONE]\r\n"])
+def test_an_answer_is_complete_without_the_last_blank_line(last: bytes) -> None:
+    reader = read(chunk("a"), chunk("b", finish="length"), total(1, 2), last)
+    assert reader.failure is None
+    assert (reader.text, reader.done) == ("ab", True)
+
+
+def test_a_usage_that_ends_the_body_is_read() -> None:
+    reader = read(chunk("a"), chunk("b", finish="length"), total(1, 2).rstrip(b"\n"))
+    assert reader.failure is None
+    assert reader.usage == Usage(1, 2)
 
 
 @pytest.mark.parametrize(

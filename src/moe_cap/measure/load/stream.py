@@ -37,6 +37,7 @@ class StreamReader:
         self._counting = TokenCounting.UNKNOWN
         self._counted = 0
         self._rest = b""
+        self._arrived_ns = 0
 
     @property
     def text(self) -> str:
@@ -58,6 +59,7 @@ class StreamReader:
 
     def feed(self, arrived_ns: int, fragment: bytes) -> None:
         """Read what arrived at `arrived_ns`; an event that is split counts when its last byte is there."""
+        self._arrived_ns = arrived_ns
         data = self._rest + fragment
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
@@ -70,7 +72,7 @@ class StreamReader:
     def end(self) -> None:
         """The response is over: judge it as a whole."""
         if self.failure is None and self._rest.strip():
-            self.failure = Failure(FailureKind.GARBAGE, f"the body ended inside an event: {_quote(self._rest)}")
+            self._event(self._arrived_ns, self._rest)  # servers leave the last blank line out; half an event is garbage
         if self.failure is None and not self.done and self.finish_reason is None:
             self.failure = Failure(
                 FailureKind.DIED, f"the stream ended after {len(self.chunk_ns)} chunks without a finish"
