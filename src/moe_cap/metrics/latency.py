@@ -14,11 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from moe_cap.errors import InvalidInputError, InvalidRunError
+from moe_cap.errors import InvalidInputError
 from moe_cap.metrics.student_t import Interval, confidence_interval_95
 
 __all__ = [
-    "Cohort",
     "Interval",
     "Percentiles",
     "RequestTiming",
@@ -26,8 +25,6 @@ __all__ = [
     "Throughput",
     "Window",
     "WindowKind",
-    "check_schedule_lag",
-    "cohort",
     "confidence_interval_95",
     "goodput_requests_per_s",
     "measurement_window",
@@ -123,21 +120,6 @@ def summary(values: Iterable[float | None]) -> Percentiles | None:
     p50, p90, p95, p99 = (float(value) for value in np.percentile(known, [50, 90, 95, 99]))
     std = float(known.std(ddof=1)) if known.size > 1 else None
     return Percentiles(p50, p90, p95, p99, float(known.mean()), std, int(known.size))
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """How many requests there were and what became of them; published beside every latency."""
-
-    attempted: int
-    completed: int
-    failed: int
-
-
-def cohort(timings: Sequence[RequestTiming]) -> Cohort:
-    """Counts of a run."""
-    failed = sum(timing.error is not None for timing in timings)
-    return Cohort(len(timings), len(timings) - failed, failed)
 
 
 class WindowKind(StrEnum):
@@ -257,18 +239,3 @@ class Slo:
 def goodput_requests_per_s(timings: Sequence[RequestTiming], slo: Slo, window: Window) -> float:
     """Requests per second of the window that ended in it and met every objective."""
     return sum(timing.ended_s in window and slo.is_met_by(timing) for timing in timings) / window.length_s
-
-
-def check_schedule_lag(timings: Sequence[RequestTiming], budget_s: float) -> Percentiles | None:
-    """Distribution of the lag of an open loop's sends, None in a closed loop.
-
-    Raises:
-        InvalidRunError: the 99th percentile exceeds the budget: the client was the bottleneck, publish nothing.
-    """
-    lag = summary(timing.schedule_lag_s for timing in timings)
-    if lag is not None and lag.p99 > budget_s:
-        raise InvalidRunError(
-            f"requests were sent up to {lag.p99:.3f} s late (p99), the budget is {budget_s:.3f} s: "
-            "the client could not keep the schedule; lower the rate or give it more cores"
-        )
-    return lag

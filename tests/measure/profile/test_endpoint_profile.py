@@ -12,6 +12,8 @@ import pytest
 
 from moe_cap.errors import InvalidInputError
 from moe_cap.measure.load import Rules
+from moe_cap.measure.load.client import Client
+from moe_cap.measure.load.connection import Exchange
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.profile import system
@@ -305,9 +307,22 @@ def test_a_dense_model_is_refused_before_the_server_is_asked(serve: Serve, profi
 def test_a_client_that_limits_the_run_makes_it_invalid(
     serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system, "RULES", Rules(max_lag_s=-1.0))
-    message = profile.fails("--api-url", serve(QUICK).url, "--model", words, *SHAPE, code=1)
+    """Every send is 20 ms late at least: too late for a limit of 10 ms, and not for one of 30 s."""
+    send = Client.send
+
+    def late(client: Client, exchange: Exchange) -> None:
+        time.sleep(0.02)
+        send(client, exchange)
+
+    monkeypatch.setattr(Client, "send", late)
+    monkeypatch.setattr(system, "RULES", Rules(max_lag_s=0.01, max_beat_lag_s=30))
+    arguments = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE)
+    message = profile.fails(*arguments, code=1)
     assert "limited by its own client" in message
+    assert "the limit is 10 ms" in message
+    monkeypatch.setattr(system, "RULES", Rules(max_lag_s=30, max_beat_lag_s=30))
+    profile(*arguments)
+    assert profile.results()[0].points[0].quantities["client_lag_s_p99"].value >= 0.02
 
 
 @pytest.mark.parametrize(
