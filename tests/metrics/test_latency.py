@@ -249,5 +249,7 @@ def test_the_interval_of_repeats() -> None:
     assert interval.mean == 10.0
     assert interval.half_width == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert confidence_interval_95([10.0]) is None
+    assert confidence_interval_95([1.0, 2.0]).overlaps(confidence_interval_95([3.0, 4.0]))
+    assert not confidence_interval_95([1.0, 1.1]).overlaps(confidence_interval_95([9.0, 9.1]))
     with pytest.raises(InvalidInputError, match="degrees"):
         t_quantile_95(0)

@@ -18,6 +18,20 @@ class Interval:
     mean: float
     half_width: float
 
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.mean + self.half_width
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two cannot be told apart: a tie."""
+        return self.low <= other.high and other.low <= self.high
+
 
 def t_within(t: float, degrees: int) -> float:
     """Probability that |T| <= t (Abramowitz and Stegun 26.7.3 and 26.7.4, finite sums for whole degrees of freedom)."""
