@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moe_cap.errors import InvalidRunError, SubmissionError
-from moe_cap.measure.engines import transformers_serve, transformers_serve_continuous
-from moe_cap.measure.engines.base import LaunchSpec, Request
+from moe_cap.measure.engines import endpoint, transformers_serve
+from moe_cap.measure.engines.base import Request
 from moe_cap.measure.engines.transformers_serve_continuous import BLOCK_TOKENS, ENGINE
-from moe_cap.measure.load import ClosedLoop
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.offerings import ENGINES
-
-
-class Unstarted(transformers_serve_continuous.TransformersServeContinuousSession):
-    """A session that notes which server it wanted."""
-
-    def __init__(self, spec: LaunchSpec) -> None:
-        self._spec = self._serving = spec
-        self._tokenizer = SimpleNamespace(decode=str, encode=list)
-        self.served: list[LaunchSpec] = []
-
-    def serve(self, spec: LaunchSpec) -> None:
-        self.served.append(spec)
-        self._serving = spec
+from tests.measure.test_launched import answered, unstarted
 
 
 def test_it_is_the_same_server_with_a_cache_of_a_set_size(tiny_files: ModelFiles) -> None:
@@ -41,27 +28,22 @@ def test_it_is_the_same_server_with_a_cache_of_a_set_size(tiny_files: ModelFiles
         ENGINE.launch_spec(tiny_files, "int4")
 
 
-def test_a_prompt_that_fills_a_shared_block_is_refused(tiny_files: ModelFiles) -> None:
-    session = Unstarted(ENGINE.launch_spec(tiny_files, "bf16"))
+def test_a_prompt_that_fills_a_shared_block_is_refused(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    session = unstarted(ENGINE, "", tiny_files, tmp_path)
     with pytest.raises(InvalidRunError, match="fills a block of 2048 tokens"):
-        session._load([Request("long", (1,) * BLOCK_TOKENS, 2)], ClosedLoop(1))
-    assert not session.served
+        session.run([Request("long", (65,) * BLOCK_TOKENS, 2)], 1)
 
 
 def test_answers_and_timed_requests_never_meet_on_one_server(
-    tiny_files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    tiny_files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent: Any = transformers_serve.TransformersServeSession
-    monkeypatch.setattr(parent, "_load", lambda *_: None)
-    monkeypatch.setattr(parent, "answer", lambda *_, **__: [])
-    timed = ENGINE.launch_spec(tiny_files, "bf16")
-    session = Unstarted(timed)
-    session._load([Request("first", (1,), 2)], ClosedLoop(1))
-    session.answer([[1]], stop=(), max_tokens=2)
-    session.answer([[1]], stop=(), max_tokens=2)
-    session._load([Request("second", (1,), 2)], ClosedLoop(1))
-    first, answering, second = session.served
-    assert first is timed
-    assert answering is not timed
-    assert answering == timed
-    assert second is timed
+    monkeypatch.setattr(endpoint, "run_load", answered)
+    session: Any = unstarted(ENGINE, "", tiny_files, tmp_path)
+    session.run([Request("first", (65,), 2)], 1)
+    session.answer([[65]], stop=(), max_tokens=2)
+    session.answer([[65]], stop=(), max_tokens=2)
+    session.run([Request("second", (65,), 2)], 1)
+    first, answering, again, second = session.served
+    assert first is second is session._spec
+    assert answering is again is not first
+    assert answering == first

@@ -12,10 +12,28 @@ own is read by `moe_cap.measure.engines.turns`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from moe_cap.measure.engines.base import Completion, EngineStep, Member, Request
-from moe_cap.measure.engines.passes import NEVER, Answer, Pass, place, timed_steps, usual_gap_s
+from moe_cap.measure.engines.passes import NEVER, Answer, Pass, or_unaligned, place, timed_steps, usual_gap_s
+
+
+@dataclass(frozen=True, slots=True)
+class ByArrivals:
+    """A server of ours that serves nobody else; see `moe_cap.measure.engines.watched.Watching`.
+
+    Attributes:
+        batched_tokens: as `steps_of_arrivals` takes it.
+    """
+
+    batched_tokens: float
+
+    def steps(
+        self, requests: Sequence[Request], completions: Sequence[Completion], _chunks: int
+    ) -> tuple[tuple[EngineStep, ...], str | None]:
+        """The passes of the load that has just ended, or () and why they are not known."""
+        return or_unaligned(steps_of_arrivals(requests, completions, self.batched_tokens))
 
 
 def steps_of_arrivals(

@@ -35,7 +35,7 @@ from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, 
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.registry import load_engine
-from moe_cap.measure.engines.watched import Watch, watch
+from moe_cap.measure.engines.watched import Watching, watch
 from moe_cap.measure.load import (
     ClosedLoop,
     FailureKind,
@@ -194,13 +194,9 @@ class EndpointSession:
         return self._load(requests, ClosedLoop(concurrency))
 
     def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        prompts, attendance = self._prompts(requests), self._attendance
+        prompts, attendance = [self._prompt_of(request) for request in requests], self._attendance
         plan = LoadPlan(self._target, prompts, arrivals, limits=self._engine.limits, rules=self._engine.rules)
         return run_load(plan, lambda done, total: attendance.report(done / total), attendance.window)
-
-    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
-        """As the server takes them: token ids, so that no tokenizer stands in between."""
-        return [Prompt(request.prompt, request.output_tokens, len(request.prompt)) for request in requests]
 
     @contextmanager
     def attended(self, attendance: Attendance) -> Iterator[None]:
@@ -210,6 +206,9 @@ class EndpointSession:
             yield
         finally:
             self._attendance = Attendance()
+
+    def _prompt_of(self, request: Request) -> Prompt:
+        return Prompt(request.prompt, request.output_tokens, len(request.prompt))
 
     def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
         """The timed pass: a closed loop, from outside."""
@@ -221,11 +220,11 @@ class EndpointSession:
         watched = self.watch()
         return self._engine_run(requests, self._load(requests, arrivals), watched)
 
-    def watch(self) -> Watch:
+    def watch(self) -> Watching:
         """Begin to watch the server's passes; what our own server does, its engine knows."""
         return watch(self._introduction.name, self._http)
 
-    def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watch) -> EngineRun:
+    def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watching) -> EngineRun:
         run.require_valid()
         completions = tuple(
             self._completion(request, events, run) for request, events in zip(requests, run.requests, strict=True)
@@ -301,8 +300,10 @@ class EndpointSession:
 
     def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
         """Greedy, until a stop text or the end token, all at once."""
-        target = replace(self._target, ignore_eos=False, extra={**self._target.extra, "stop": list(stop)})
-        asked = [Prompt(tuple(prompt), max_tokens) for prompt in prompts]
+        return self._answers([Prompt(tuple(prompt), max_tokens) for prompt in prompts], {"stop": list(stop)})
+
+    def _answers(self, asked: Sequence[Prompt], extra: Mapping[str, JsonValue]) -> list[str]:
+        target = replace(self._target, ignore_eos=False, extra={**self._target.extra, **extra})
         run = run_load(LoadPlan(target, asked, ClosedLoop(len(asked)), limits=self._engine.limits, rules=UNTIMED))
         for request in run.failed:
             if request.failure is not None and request.failure.kind is not FailureKind.EMPTY:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from math import prod
 from pathlib import Path
 
+from pydantic import JsonValue
 from safetensors import safe_open
 
 from moe_cap.architecture import parse_config
@@ -30,8 +32,8 @@ from moe_cap.measure.engines.base import (
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine, EndpointSession
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.server import Server, start_server
-from moe_cap.measure.engines.watched import Watch
-from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Rules
+from moe_cap.measure.engines.watched import Unwatched, Watching
+from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Prompt, Rules
 from moe_cap.measure.load.scheduling import ahead_of_others
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.offerings import ENGINES
@@ -192,9 +194,9 @@ class ServerSession(EndpointSession):
         """By the engine itself, or by a replay of weights that are all here."""
         return bool(parse_config(self._spec.files.config).moe_blocks)
 
-    def watch(self) -> Watch:
-        """Not from outside."""
-        return Watch(None, self._http, None, 0.0)
+    def watch(self) -> Watching:
+        """Not from outside; an engine whose passes can be read says by what, for closed and open loops alike."""
+        return Unwatched(None)
 
     def serve(self, spec: LaunchSpec) -> None:
         """Have the server run by this specification: it is started anew on its port where it ran by another.
@@ -206,35 +208,42 @@ class ServerSession(EndpointSession):
             self.server = self.engine.launch(spec, self.server.log, self.server.port)
             self._serving = spec
 
-    def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
-        """Carry requests in a closed loop.
+    @contextmanager
+    def living(self) -> Iterator[None]:
+        """Tell a server that died from one that answers badly, whatever it was asked.
 
         Raises:
             EngineCrashedError: the server died.
             OutOfMemoryError: it died for lack of memory.
             ServerError: it lives and answers badly.
         """
-        self.serve(self._spec)
         try:
-            return super().load(requests, concurrency)
+            yield
         except ServerError:
             self.server.check_alive()
             raise
 
     def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        """Ahead of the server's threads, which share this machine with the client."""
-        with ahead_of_others() as self._client_runs:
+        """By the timed server, ahead of its threads, which share this machine with the client."""
+        self.serve(self._spec)
+        with self.living(), ahead_of_others() as self._client_runs:
             return super()._load(requests, arrivals)
 
     def score(self, continuations: Sequence[Continuation]) -> list[Score]:
-        """By the timed server."""
+        """By the timed server; raises as `living` does."""
         self.serve(self._spec)
-        return super().score(continuations)
+        with self.living():
+            return super().score(continuations)
 
-    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
-        """By the timed server."""
-        self.serve(self._spec)
-        return super().answer(prompts, stop=stop, max_tokens=max_tokens)
+    @property
+    def answering_spec(self) -> LaunchSpec:
+        """Whose server answers the accuracy harness: the timed one's."""
+        return self._spec
+
+    def _answers(self, asked: Sequence[Prompt], extra: Mapping[str, JsonValue]) -> list[str]:
+        self.serve(self.answering_spec)
+        with self.living():
+            return super()._answers(asked, extra)
 
     def stop(self) -> None:
         """End the server and what was started beside it."""

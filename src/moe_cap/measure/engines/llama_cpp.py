@@ -18,8 +18,8 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError
-from moe_cap.measure.engines.arrivals import steps_of_arrivals
-from moe_cap.measure.engines.base import Completion, Continuation, EngineRun, LaunchSpec, Request, RoutingRows, Score
+from moe_cap.measure.engines.arrivals import ByArrivals
+from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec, Request, RoutingRows, Score
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.gguf_files import (
     CONVERTED,
@@ -35,7 +35,8 @@ from moe_cap.measure.engines.llama_log import parse_log
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
-from moe_cap.measure.load import LoadRun, Rules
+from moe_cap.measure.engines.watched import Watching
+from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Rules
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
 from moe_cap.precision.formats import FP16, FP32, WeightFormat
@@ -218,23 +219,23 @@ class LlamaCppSession(ServerSession):
         """By transformers, where it has the same weights; () for quantised ones and for a given file."""
         return super().route(requests, completions) if self._replays else ()
 
-    def load(self, requests: Sequence[Request], concurrency: int) -> LoadRun:
-        """Carry requests in a closed loop.
+    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
+        """An open loop has as many requests at once as the server is slow: what it has no room for then, it refuses.
 
         Raises:
-            InvalidRunError: more of them at once than the server has slots or cache for.
+            InvalidRunError: more requests are sure to be there at once than the server has slots or cache for.
         """
+        together = arrivals.concurrency or 1
         longest = max(len(request.prompt) + request.output_tokens for request in requests)
-        if concurrency > SLOTS or concurrency * longest > CONTEXT:
+        if together > SLOTS or together * longest > CONTEXT:
             raise InvalidRunError(
-                f"{concurrency} requests of {longest} tokens at once do not fit into {SLOTS} slots and {CONTEXT} tokens"
+                f"{together} requests of {longest} tokens at once do not fit into {SLOTS} slots and {CONTEXT} tokens"
             )
-        return super().load(requests, concurrency)
+        return super()._load(requests, arrivals)
 
-    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals."""
-        run = super().run(requests, concurrency)
-        return replace(run, steps=steps_of_arrivals(requests, run.completions, PASS_TOKENS))
+    def watch(self) -> Watching:
+        """Its passes are read off the arrivals."""
+        return ByArrivals(PASS_TOKENS)
 
 
 class RecordedSession(LlamaCppSession):
@@ -278,7 +279,8 @@ class RecordedSession(LlamaCppSession):
         path = Path(self.server.fill(TRACE))
         size = path.stat().st_size if path.exists() else 0
         body: dict[str, JsonValue] = {"model": self._served.name, "prompt": list(tokens), "max_tokens": 1}
-        self._http.complete(body)
+        with self.living():
+            self._http.complete(body)
         with path.open("rb") as trace:
             trace.seek(size)
             lines = trace.read().decode().splitlines()

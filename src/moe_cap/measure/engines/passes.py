@@ -27,6 +27,12 @@ FEW = 4
 """Requests that have fewer passes than this in common are placed by single arrivals."""
 NEVER = float("inf")
 Answer = tuple[Request, Completion]
+UNALIGNED = "the tokens' arrivals do not line up to forward passes"
+
+
+def or_unaligned(steps: Sequence[EngineStep]) -> tuple[tuple[EngineStep, ...], str | None]:
+    """Passes that were read off arrivals, and why there are none where there are none."""
+    return tuple(steps), None if steps else UNALIGNED
 
 
 @dataclass(slots=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
-from moe_cap.measure.engines.base import Completion, EngineRun, LaunchSpec, Request, RoutingRows
+from moe_cap.measure.engines.base import Completion, EngineStep, LaunchSpec, Request, RoutingRows
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
+from moe_cap.measure.engines.passes import or_unaligned
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.sglang_log import IN_TURN, parse_prompt_passes, takes_turns
 from moe_cap.measure.engines.stored_weights import DTYPES, check_method, effective_plan, held_bytes, launch_dtype
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
 from moe_cap.measure.engines.turns import PromptPass, steps_of_turns
+from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
 from moe_cap.result import EngineRecord
@@ -38,7 +40,6 @@ PRECISIONS = {name: precision for precision, name in DTYPES.items()}
 LOADED = re.compile(r"Load weight end\..*?quant=(?P<method>[\w-]+)")
 ROUTED_AT_ONCE = 8
 OTHERWISE = f"how SGLang forms its passes is known only where its settings say {dict(IN_TURN)}"
-UNALIGNED = "the tokens' arrivals, or the passes with prompts in SGLang's log, do not line up to forward passes"
 
 
 def generate_body(tokens: Sequence[int], prompt_tokens: int) -> dict[str, JsonValue]:
@@ -100,6 +101,25 @@ def loaded_method(said: str) -> str | None:
     """
     loaded = LOADED.search(said)
     return None if loaded is None else loaded["method"]
+
+
+@dataclass(frozen=True, slots=True)
+class ByTurns:
+    """A server from just before a load; see `moe_cap.measure.engines.watched.Watching`.
+
+    Attributes:
+        listed: reads the passes with prompts off its log.
+        before: number of them that were not of this load.
+    """
+
+    listed: Callable[[], Sequence[PromptPass]]
+    before: int
+
+    def steps(
+        self, requests: Sequence[Request], completions: Sequence[Completion], _chunks: int
+    ) -> tuple[tuple[EngineStep, ...], str | None]:
+        """The passes of the load that has just ended, or () and why they are not known."""
+        return or_unaligned(steps_of_turns(requests, completions, self.listed()[self.before :]))
 
 
 class SglangEngine(ServerEngine):
@@ -169,15 +189,12 @@ class SglangSession(ServerSession):
         """Every value of the checkpoint as asked or as stored."""
         return held_bytes(self._spec.files, self._spec.precision)
 
-    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass, with its forward passes where the server's settings let them be told."""
-        self.serve(self._spec)
-        before = len(self._listed())
-        run = super().run(requests, concurrency)
+    def watch(self) -> Watching:
+        """Its passes are told where its settings let them be, by the arrivals and the timed server's log."""
         if not takes_turns(self._about.arguments):
-            return replace(run, no_steps_reason=OTHERWISE)
-        steps = steps_of_turns(requests, run.completions, self._listed()[before:])
-        return replace(run, steps=steps, no_steps_reason=None if steps else UNALIGNED)
+            return Unwatched(OTHERWISE)
+        self.serve(self._spec)
+        return ByTurns(self._listed, len(self._listed()))
 
     def _listed(self) -> tuple[PromptPass, ...]:
         return parse_prompt_passes(self.server.said())
@@ -196,7 +213,7 @@ class SglangSession(ServerSession):
                 request.id, parse_experts(answer, architecture), parse_predicted(answer, len(completion.tokens))
             )
 
-        with ThreadPoolExecutor(ROUTED_AT_ONCE) as pool:
+        with self.living(), ThreadPoolExecutor(ROUTED_AT_ONCE) as pool:
             return tuple(pool.map(one, requests, completions))
 
 

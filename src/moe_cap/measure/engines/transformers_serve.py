@@ -11,19 +11,19 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from moe_cap.errors import InvalidRunError, ServerError
-from moe_cap.measure.engines.arrivals import steps_of_arrivals
-from moe_cap.measure.engines.base import EngineRun, LaunchSpec, Request
-from moe_cap.measure.engines.dialect import UNTIMED, Dialect
+from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.arrivals import ByArrivals
+from moe_cap.measure.engines.base import LaunchSpec, Request
+from moe_cap.measure.engines.dialect import Dialect
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
 from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
-from moe_cap.measure.load import ClosedLoop, FailureKind, LoadPlan, Prompt, Target, run_load
+from moe_cap.measure.engines.watched import Watching
+from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.model_files import ModelFiles
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -80,36 +80,26 @@ class TransformersServeSession(ServerSession):
     batched_tokens: int = sys.maxsize
     """That one pass takes at most; prompts are never cut here."""
 
-    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals."""
-        run = super().run(requests, concurrency)
-        return replace(run, steps=steps_of_arrivals(requests, run.completions, self.batched_tokens))
-
-    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
-        return [Prompt(self._text_of(request), request.output_tokens, len(request.prompt)) for request in requests]
+    def watch(self) -> Watching:
+        """Its passes are read off the arrivals."""
+        return ByArrivals(self.batched_tokens)
 
     def _forbidden_tokens(self) -> tuple[int, ...]:
         """The end token, by `suppress_tokens` of every timed request."""
         return (self._tokenizer.end_token,)
 
-    def _text_of(self, request: Request) -> str:
+    def _prompt_of(self, request: Request) -> Prompt:
         text = self._tokenizer.decode(request.prompt, special_tokens=True)
         if tuple(self._tokenizer.encode(text)) != request.prompt:
             raise InvalidRunError(
                 f"the prompt of request {request.id} is no text of {len(request.prompt)} tokens; this server takes text"
             )
-        return text
+        return Prompt(text, request.output_tokens, len(request.prompt))
 
     def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
         """Greedy, until the end token, all at once; cut at a stop text afterwards."""
         texts = [self._tokenizer.decode(prompt, special_tokens=True) for prompt in prompts]
-        target = replace(self._target, ignore_eos=False)
-        asked = [Prompt(text, max_tokens) for text in texts]
-        run = run_load(LoadPlan(target, asked, ClosedLoop(len(asked)), limits=self._engine.limits, rules=UNTIMED))
-        for request in run.failed:
-            if request.failure is not None and request.failure.kind is not FailureKind.EMPTY:
-                raise ServerError(f"{self._engine.url}: an answer for the accuracy harness failed: {request.failure}")
-        return [_before(request.text, stop) for request in run.requests]
+        return [_before(text, stop) for text in self._answers([Prompt(text, max_tokens) for text in texts], {})]
 
 
 def _before(text: str, stop: Sequence[str]) -> str:

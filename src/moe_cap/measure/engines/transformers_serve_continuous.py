@@ -9,8 +9,8 @@ computed once and told by nobody, so that a prompt that fills a block is refused
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from moe_cap.errors import InvalidRunError
@@ -18,7 +18,7 @@ from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.server import Server
 from moe_cap.measure.engines.transformers_serve import TransformersServeEngine, TransformersServeSession
-from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop
+from moe_cap.measure.load import Prompt
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.settings import read_engines_folder
 
@@ -58,21 +58,18 @@ class TransformersServeContinuousSession(TransformersServeSession):
 
     batched_tokens = BATCH_TOKENS
 
-    def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        for request in requests:
-            if len(request.prompt) >= BLOCK_TOKENS:
-                raise InvalidRunError(
-                    f"the prompt of request {request.id} fills a block of {BLOCK_TOKENS} tokens, which this server "
-                    "shares between prompts without telling: it may not have been computed"
-                )
-        self.serve(self._spec)
-        return super()._load(requests, arrivals)
+    def _prompt_of(self, request: Request) -> Prompt:
+        if len(request.prompt) >= BLOCK_TOKENS:
+            raise InvalidRunError(
+                f"the prompt of request {request.id} fills a block of {BLOCK_TOKENS} tokens, which this server "
+                "shares between prompts without telling: it may not have been computed"
+            )
+        return super()._prompt_of(request)
 
-    def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
-        """By a server whose first request, and with it all of them, may end."""
-        if self._serving is self._spec:
-            self.serve(replace(self._spec))
-        return super().answer(prompts, stop=stop, max_tokens=max_tokens)
+    @cached_property
+    def answering_spec(self) -> LaunchSpec:
+        """A start of its own: its first request, and with it all of them, may end."""
+        return replace(self._spec)
 
 
 ENGINE = TransformersServeContinuousEngine()

@@ -17,8 +17,8 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.measure.engines import inside
-from moe_cap.measure.engines.arrivals import steps_of_arrivals
-from moe_cap.measure.engines.base import Completion, EngineRun, LaunchSpec, Request, RoutingRows
+from moe_cap.measure.engines.arrivals import ByArrivals
+from moe_cap.measure.engines.base import Completion, LaunchSpec, Request, RoutingRows
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
@@ -28,6 +28,7 @@ from moe_cap.measure.engines.vllm_kernels import otherwise, telling_arguments
 from moe_cap.measure.engines.vllm_log import PRECISIONS, batched_tokens, parse_log, quantisation_of
 from moe_cap.measure.engines.vllm_padding import expert_padding
 from moe_cap.measure.engines.vllm_routing import Ids, experts_of, parse_returned_experts, parse_trace
+from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
 from moe_cap.result import EngineRecord
@@ -37,7 +38,6 @@ TRACE = f"{SCRATCH}/vllm-passes.jsonl"
 ROUTED_AT_ONCE = 8
 SPECULATIVE = "vLLM decodes speculatively, or does not say that it does not: a pass may give several tokens"
 UNTOLD_SIZE = "vLLM does not tell how many tokens it takes into one pass"
-UNALIGNED = "the tokens' arrivals do not line up to forward passes"
 
 
 class VllmEngine(ServerEngine):
@@ -180,16 +180,12 @@ class VllmSession(ServerSession):
         """Every value of the checkpoint as asked or as stored."""
         return held_bytes(self._spec.files, self._spec.precision)
 
-    def run(self, requests: Sequence[Request], concurrency: int) -> EngineRun:
-        """The timed pass; its forward passes are read off the arrivals where it is known how they come about."""
-        run = super().run(requests, concurrency)
+    def watch(self) -> Watching:
+        """Its passes are read off the arrivals where it is known how they come about."""
         if self._told.get("speculative_config", "untold") is not None:
-            return replace(run, no_steps_reason=SPECULATIVE)
+            return Unwatched(SPECULATIVE)
         batched = batched_tokens(self._told)
-        if batched is None:
-            return replace(run, no_steps_reason=UNTOLD_SIZE)
-        steps = steps_of_arrivals(requests, run.completions, batched)
-        return replace(run, steps=steps, no_steps_reason=None if steps else UNALIGNED)
+        return Unwatched(UNTOLD_SIZE) if batched is None else ByArrivals(batched)
 
     def route(self, requests: Sequence[Request], completions: Sequence[Completion]) -> tuple[RoutingRows, ...]:
         """The same tokens through vLLM itself, recorded."""
@@ -205,7 +201,7 @@ class VllmSession(ServerSession):
             experts = self._recorder.read(self.server, answer, len(tokens), architecture)
             return RoutingRows(request.id, experts, parse_predicted(answer, len(request.prompt)))
 
-        with ThreadPoolExecutor(ROUTED_AT_ONCE) as pool:
+        with self.living(), ThreadPoolExecutor(ROUTED_AT_ONCE) as pool:
             return tuple(pool.map(one, requests, completions))
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from moe_cap.errors import ServerError
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import Completion, EngineStep, Request
+from moe_cap.measure.engines.passes import or_unaligned
 
 Steps = tuple[EngineStep, ...]
 SETTLES_S = 2.0
@@ -47,6 +48,34 @@ SCHEDULERS = {
 """By the name that the server gives itself."""
 
 
+class Watching(Protocol):
+    """A server from just before it is sent a load: what its passes are going to be read by."""
+
+    def steps(
+        self, requests: Sequence[Request], completions: Sequence[Completion], chunks: int, /
+    ) -> tuple[Steps, str | None]:
+        """The passes of the load that has just ended, or () and why they are not known.
+
+        Args:
+            requests: those that were sent.
+            completions: theirs, in the same order.
+            chunks: pieces in which their tokens came.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """A server whose passes cannot be known; `reason` is None for one that never tells any."""
+
+    reason: str | None
+
+    def steps(
+        self, _requests: Sequence[Request], _completions: Sequence[Completion], _chunks: int
+    ) -> tuple[Steps, str | None]:
+        """None, and why."""
+        return (), self.reason
+
+
 class Metrics(Protocol):
     """Where counters are read."""
 
@@ -56,31 +85,21 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A server before it is sent a load.
+    """A server whose counters are read; see `Watching`.
 
     Attributes:
-        unwatched: why its passes cannot be known; None where they can.
-        generated: tokens that it had generated so far.
+        generated: tokens that it had generated before the load.
     """
 
-    scheduler: Scheduler | None
+    scheduler: Scheduler
     server: Metrics
-    unwatched: str | None
     generated: float
 
     def steps(
         self, requests: Sequence[Request], completions: Sequence[Completion], chunks: int
     ) -> tuple[Steps, str | None]:
-        """The passes of the load that has just ended, or () and why they are not known.
-
-        Args:
-            requests: those that were sent.
-            completions: theirs, in the same order.
-            chunks: pieces in which their tokens came.
-        """
+        """The passes, where nobody else was served and no pass gave a request several tokens."""
         tokens = sum(done.num_tokens for done in completions)
-        if self.scheduler is None or self.unwatched is not None:
-            return (), self.unwatched
         if any(len(done.token_s) != done.num_tokens for done in completions):
             return (), f"{tokens} tokens came in {chunks} pieces, and the server does not tell how many were in which"
         if self.scheduler.speculation is None and chunks != tokens:
@@ -91,8 +110,7 @@ class Watch:
             return (), f"whether others were served cannot be told: {error}"
         if others:
             return (), f"the server counted {others:+.0f} tokens beside ours: others were served in the same passes"
-        steps = self.scheduler.read(requests, completions, 0)
-        return steps, None if steps else "the tokens' arrivals do not line up to forward passes"
+        return or_unaligned(self.scheduler.read(requests, completions, 0))
 
     def _generated_since(self, scheduler: Scheduler, expected: int) -> float:
         until_s = time.monotonic() + SETTLES_S
@@ -103,20 +121,20 @@ class Watch:
             time.sleep(SETTLES_S / 20)
 
 
-def watch(name: str | None, server: Metrics) -> Watch:
+def watch(name: str | None, server: Metrics) -> Watching:
     """Begin to watch a server by the name that it gives itself; never fails, and says why it cannot."""
     scheduler = SCHEDULERS.get(name or "")
     if scheduler is None:
-        return Watch(None, server, f"it is not known how {name or 'this server'} forms its forward passes", 0.0)
+        return Unwatched(f"it is not known how {name or 'this server'} forms its forward passes")
     try:
         told = server.metrics()
         generated = counter(told, scheduler.generated)
     except ServerError as error:
         switch = f"; start it with {scheduler.switch}" if scheduler.switch else ""
-        return Watch(scheduler, server, f"whether others were served cannot be told: {error}{switch}", 0.0)
+        return Unwatched(f"whether others were served cannot be told: {error}{switch}")
     if scheduler.speculation is not None and f"\n{scheduler.speculation}" in f"\n{told}":
-        return Watch(scheduler, server, "the server decodes speculatively: a pass gives several tokens", 0.0)
-    return Watch(scheduler, server, None, generated)
+        return Unwatched("the server decodes speculatively: a pass gives several tokens")
+    return Watch(scheduler, server, generated)
 
 
 def counter(text: str, name: str) -> float:
