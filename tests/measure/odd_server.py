@@ -22,6 +22,15 @@ class Unready(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Ready(Unready):
+    """Answers anything with 200, as somebody else's server may."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
 class Hanging(Unready):
     """Takes the connection and never answers."""
 
@@ -39,6 +48,8 @@ def main(kind: str, port: int, pid_file: str) -> None:
         sys.exit("ValueError: the model is of no known kind")
     if kind == "memory":
         sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB")
+    if kind == "slow":  # as an engine that binds its port when the weights are there
+        time.sleep(120)
     if kind == "stubborn":  # with a worker of its own that left the session and ignores SIGTERM, as engines have
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -23,8 +25,9 @@ from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server, clean_en
 from moe_cap.measure.load import Rules
 from moe_cap.measure.model_files import ModelFiles
 from tests.backend.conftest import is_alive, read_pid, wait_for
+from tests.measure.odd_server import Ready
 
-FILES = ModelFiles("mock-moe", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
+FILES = ModelFiles("mock", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
 PATIENT = Rules(max_lag_s=10.0, max_beat_lag_s=10.0)
 ODD = Path(__file__).parent / "odd_server.py"
 MOCK = ("--ttft-s", "0.01", "--itl-s", "0.002", "--model", "mock")
@@ -139,6 +142,23 @@ def test_a_server_that_is_never_ready_is_gone_after_its_limit(
         server.wait_until_ready()
     worker = server.scratch / "worker.pid"
     assert not any(map(is_alive, [*pids, *([int(worker.read_text())] if worker.exists() else [])]))
+
+
+def test_somebody_else_s_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        port = stranger.server_port
+        assert httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        for kind, says in (("unready", "ended while it was starting"), ("slow", f"another program .* port {port}")):
+            with pytest.raises(EngineStartError, match=says):
+                start_server("odd", odd(kind, limit_s=5.0), tmp_path, tmp_path / "engine.log", os.environ, port)
+        stranger.shutdown()
+
+
+def test_a_server_that_serves_another_model_is_not_ours(tmp_path: Path) -> None:
+    another = replace(mock(), files=replace(FILES, name="another"))
+    with pytest.raises(EngineStartError, match="no model 'another'; it serves: mock"):
+        ENGINE.start(another, tmp_path / "engine.log")
 
 
 def test_a_command_that_does_not_exist_is_no_start(tmp_path: Path) -> None:

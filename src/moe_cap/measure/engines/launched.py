@@ -100,6 +100,10 @@ class ServerEngine(ABC):
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """How its server is started; a pure function."""
 
+    def served_name(self, spec: LaunchSpec) -> str | None:
+        """Under which its command has the model served; None where it has the say."""
+        return spec.files.name
+
     def homes(self) -> tuple[Path, ...]:
         """Where it may be installed: an environment of its own, else this one."""
         return read_engines_folder(os.environ) / self.name, Path(sys.prefix)
@@ -144,7 +148,9 @@ class ServerEngine(ABC):
             raise
 
     def _attach(self, spec: LaunchSpec, server: Server) -> ServerSession:
-        endpoint = EndpointEngine(server.url, rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name)
+        endpoint = EndpointEngine(
+            server.url, self.served_name(spec), rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name
+        )
         try:
             return self.session(endpoint, spec, server, endpoint.attach(spec))
         except (ServerError, EngineStartError):

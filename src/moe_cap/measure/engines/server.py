@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
+import psutil
 
 from moe_cap.errors import EngineCrashedError, EngineStartError, MeasurementError, OutOfMemoryError
 from moe_cap.measure.engines.base import LaunchSpec
@@ -62,6 +63,15 @@ def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def listening_ports(process: psutil.Process) -> set[int]:
+    """Ports that a process takes connections on; none where it has ended."""
+    try:
+        told = process.net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return set()
+    return {each.laddr.port for each in told if each.status == psutil.CONN_LISTEN}
 
 
 class Server:
@@ -129,7 +139,7 @@ class Server:
                     if self.has_ended():
                         raise self.explain_ending(EngineStartError, "ended while it was starting")
                     if time.monotonic() > until_s:
-                        waited = f"did not answer {self._ready_url} within {self._limit_s:g} s"
+                        waited = f"did not answer {self._ready_url} within {self._limit_s:g} s{self._instead(client)}"
                         raise EngineStartError(f"{self.name} {waited}{self._last_words()}")
                     time.sleep(LOOK_S)
         except BaseException:
@@ -137,10 +147,31 @@ class Server:
             raise
 
     def _is_ready(self, client: httpx2.Client) -> bool:
+        """Whether it answers, and not somebody else who took the port between its choice and its use."""
         try:
-            return client.get(self._ready_url).status_code == httpx2.codes.OK
+            return client.get(self._ready_url).status_code == httpx2.codes.OK and self.is_listening()
         except httpx2.HTTPError:
             return False
+
+    def _instead(self, client: httpx2.Client) -> str:
+        try:
+            client.get(self._ready_url)
+        except httpx2.HTTPError:
+            return ""
+        return "" if self.is_listening() else f"; another program answers there, which has taken port {self.port}"
+
+    def is_listening(self) -> bool:
+        """Whether a process of its own listens on its port; True where the system does not tell."""
+        try:
+            return self.port in {port for each in self._processes() for port in listening_ports(each)}
+        except psutil.AccessDenied:
+            return True
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            return list(psutil.Process(self.guard_pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
 
     def has_ended(self) -> bool:
         """Whether it and all that it started are gone."""

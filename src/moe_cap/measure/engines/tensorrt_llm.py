@@ -33,5 +33,9 @@ class TensorRtLlmEngine(ServerEngine):
         )  # fmt: skip
         return LaunchSpec(files=files, precision=precision, argv=argv, ready_url=f"http://127.0.0.1:{PORT}/health")
 
+    def served_name(self, spec: LaunchSpec) -> str | None:
+        """It names the model after its folder, in a way that was never seen here."""
+        return None
+
 
 ENGINE = TensorRtLlmEngine()
