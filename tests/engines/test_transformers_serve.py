@@ -16,7 +16,7 @@ from moe_cap.measure.engines.transformers_serve import TransformersServeEngine
 from moe_cap.measure.join import check_rows
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.model_files import ModelFiles
-from tests.engines.server_contract import PATIENT
+from tests.engines.server_contract import PATIENT, SAME_SETS
 
 ENGINE = TransformersServeEngine(PATIENT)
 TEXTS = ("what is 12 + 34?", "copy this: brown fox", "the largest of 3 9 4 is")
@@ -49,5 +49,9 @@ def test_tokens_are_those_of_generate_and_every_one_has_a_time_and_a_row(
         assert done.tokens == tuple(said[0, prompt.shape[1] :].tolist())
     check_rows(rows, parse_config(shipped_files.config))
     assert len(rows[0].experts) == len(requests[0].prompt) + OUTPUT - 1
+    said, forced = rows[0].predicted, run.completions[0].tokens
+    assert sum(mine == theirs for mine, theirs in zip(said, forced, strict=True)) >= SAME_SETS * OUTPUT
     assert "\n" not in answer
     assert (record.name, record.version) == ("transformers-serve", ENGINE.probe().version)
+    assert (record.compute_dtype, record.kv_dtype) == ("fp32", "fp32")
+    assert record.arguments["routing_pass"] == "transformers, in fp32"

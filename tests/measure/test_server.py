@@ -27,7 +27,8 @@ from moe_cap.measure.model_files import ModelFiles
 from tests.backend.conftest import is_alive, read_pid, wait_for
 from tests.measure.odd_server import Ready
 
-FILES = ModelFiles("mock", "0", Path("/nowhere"), {"max_position_embeddings": 512}, ())
+CONFIG = json.loads((Path(__file__).parents[2] / "assets/cap-tiny-moe/config.json").read_text())
+FILES = ModelFiles("mock", "0", Path("/nowhere"), CONFIG, ())
 PATIENT = Rules(max_lag_s=10.0, max_beat_lag_s=10.0)
 ODD = Path(__file__).parent / "odd_server.py"
 MOCK = ("--ttft-s", "0.01", "--itl-s", "0.002", "--model", "mock")

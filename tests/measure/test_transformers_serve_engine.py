@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from moe_cap.errors import SubmissionError
+from moe_cap.measure.engines.launched import threads_beside_the_client
 from moe_cap.measure.engines.transformers_serve import ENGINE, _before
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.load.request import body_of
 from moe_cap.measure.model_files import ModelFiles
+from tests.measure.test_launched import unstarted
 
 
 def test_the_launch_specification_is_pure_and_binds_to_the_loopback(tiny_files: ModelFiles) -> None:
@@ -17,6 +23,41 @@ def test_the_launch_specification_is_pure_and_binds_to_the_loopback(tiny_files: 
     assert spec.argv[1:5] == ("-m", "transformers.cli.transformers", "serve", str(tiny_files.folder))
     assert spec.argv[-6:] == ("--dtype", "bfloat16", "--host", "127.0.0.1", "--port", "{port}")
     assert "--trust-remote-code" not in spec.argv
+
+
+def test_one_processor_is_left_to_the_client(tiny_files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    assert ENGINE.launch_spec(tiny_files, "bf16").environment["OMP_NUM_THREADS"] == "7"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert ENGINE.launch_spec(tiny_files, "bf16").environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_the_record_says_what_a_server_that_tells_nothing_was_started_with(
+    tiny_files: ModelFiles, tmp_path: Path
+) -> None:
+    record = unstarted(ENGINE, "", tiny_files, tmp_path).describe()
+    assert (record.weights_dtype, record.kv_dtype, record.compute_dtype) == ("fp32", "fp32", "fp32")
+    assert "transformers serve" in str(record.arguments["command"]).replace(".cli.transformers", "")
+    assert record.arguments["threads"] == threads_beside_the_client()
+    assert record.arguments["routing_pass"] == "transformers, in fp32"
+
+
+@pytest.mark.parametrize(("served", "replayed"), [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16")])
+def test_experts_are_replayed_in_the_precision_that_was_served(
+    tiny_files: ModelFiles, tmp_path: Path, served: str, replayed: str
+) -> None:
+    session = unstarted(ENGINE, "", tiny_files, tmp_path)
+    session._spec = replace(session._spec, precision=served)
+    assert session.replay_precision == replayed
+
+
+def test_a_checkpoint_that_is_stored_packed_is_replayed_in_bf16(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    packed = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    session = unstarted(ENGINE, "", tiny_files, tmp_path)
+    files = replace(tiny_files, config={**tiny_files.config, "quantization_config": packed})
+    session._spec = replace(session._spec, files=files)
+    assert session.replay_precision == "bf16"
 
 
 def test_an_unknown_precision_is_refused_at_its_field(tiny_files: ModelFiles) -> None:

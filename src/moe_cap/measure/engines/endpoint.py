@@ -56,7 +56,8 @@ from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 
 SCORES_AT_ONCE = 8
-REPLAY_PRECISION = "bf16"
+REPLAYED = frozenset({"fp32", "bf16"})
+"""What transformers holds a plain checkpoint in as a server does; others have weights of their own making."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class EndpointSession:
         """What the server says about itself; the precision is what we were told."""
         about = self._introduction
         arguments: dict[str, JsonValue] = {"served_model": self._served.name, "client_dialect": self._dialect.name}
+        arguments["routing_pass"] = self._routed_by() if self.routes else None
         return EngineRecord(
             name=about.name or "endpoint",
             version=about.version,
@@ -284,10 +286,21 @@ class EndpointSession:
             return ()
         if self._replayer is None:
             transformers = load_engine("transformers")
-            spec = transformers.launch_spec(self._spec.files, REPLAY_PRECISION)
+            spec = transformers.launch_spec(self._spec.files, self.replay_precision)
             options: dict[str, JsonValue] = {**spec.options, "forbidden_tokens": [*self._forbidden_tokens()]}
             self._replayer = transformers.start(replace(spec, options=options), self._log)
         return route_alike(self._replayer, requests, completions)
+
+    @property
+    def replay_precision(self) -> str:
+        """That of the server where the checkpoint is plain; else bf16, whose near ties may fall another way."""
+        files, precision = self._spec.files, self._spec.precision
+        plain = not read_quantization(files.folder, files.config).rules
+        return precision if plain and precision in REPLAYED else "bf16"
+
+    def _routed_by(self) -> str:
+        """For the record."""
+        return f"transformers, in {self.replay_precision}"
 
     def _forbidden_tokens(self) -> tuple[int, ...]:
         """What a timed answer may not say here; a replay has to predict under the same ban."""

@@ -58,6 +58,15 @@ def _with_named(folder: Path) -> Iterator[Path]:
         yield from (place for place in named if place.is_dir())
 
 
+def threads_beside_the_client() -> int:
+    """All processors that this process may use but one, and no more than OMP_NUM_THREADS.
+
+    The threads of ggml and torch wait by spinning: one more than there are processors left and each pass waits for it.
+    """
+    free = len(os.sched_getaffinity(0)) - 1
+    return max(1, min(free, int(os.environ.get("OMP_NUM_THREADS") or free)))
+
+
 def cast_bytes(files: ModelFiles, bytes_per_value: float) -> float:
     """Bytes of a checkpoint whose every value is held in one number format, from the shapes in its files."""
     values = 0

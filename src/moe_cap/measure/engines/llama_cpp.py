@@ -30,7 +30,7 @@ from moe_cap.measure.engines.gguf_files import (
     refuse_other_type,
 )
 from moe_cap.measure.engines.gguf_tensors import GgufFile, GgufStorage, gguf_storage, read_gguf
-from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, threads_beside_the_client
 from moe_cap.measure.engines.llama_log import parse_log
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
@@ -60,12 +60,6 @@ ATTENTION = {"fp32": "off"}
 """Flash attention on a processor rounds: log-probabilities in fp32 came 1e-3 a token off, and 1e-6 without it."""
 COMPUTE = {"int8": "int8", "int4": "int8"}
 """ggml quantises activations too and multiplies in integers (`vec_dot_type` of ggml-cpu.c, `mmq.cu`)."""
-
-
-def llama_threads() -> int:
-    """All processors that this process may use but one, and no more than OMP_NUM_THREADS; ggml's threads spin too."""
-    free = len(os.sched_getaffinity(0)) - 1
-    return max(1, min(free, int(os.environ.get("OMP_NUM_THREADS") or free)))
 
 
 def cache_format(precision: str) -> WeightFormat:
@@ -99,7 +93,7 @@ class LlamaCppEngine(ServerEngine):
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """All slots share one cache, no prompt is kept for the next one, nothing is fitted to the machine."""
         self.check_precision(precision)
-        threads, cache = str(llama_threads()), f"f{cache_format(precision).bits}"
+        threads, cache = str(threads_beside_the_client()), f"f{cache_format(precision).bits}"
         model = given_gguf(files) or f"{HOME}/gguf/{gguf_name(files, gguf_kind(files.config, precision))}"
         argv = (
             f"{HOME}/{SERVER}", "--model", str(model), "--alias", files.name,
@@ -204,7 +198,7 @@ class LlamaCppSession(ServerSession):
         return self._spec.precision in CONVERTED and given_gguf(self._spec.files) is None
 
     def _routed_by(self) -> str:
-        return "transformers" if self._replays else "nobody: only the server has these weights"
+        return super()._routed_by() if self._replays else "nobody: only the server has these weights"
 
     def storage(self, architecture: Architecture) -> StoragePlan:
         """As the file lists its tensors."""

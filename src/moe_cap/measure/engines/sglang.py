@@ -189,6 +189,9 @@ class SglangSession(ServerSession):
         """Every value of the checkpoint as asked or as stored."""
         return held_bytes(self._spec.files, self._spec.precision)
 
+    def _routed_by(self) -> str:
+        return "SGLang's --enable-return-routed-experts"
+
     def watch(self) -> Watching:
         """Its passes are told where its settings let them be, by the arrivals and the timed server's log."""
         if not takes_turns(self._about.arguments):

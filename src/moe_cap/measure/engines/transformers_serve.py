@@ -19,12 +19,13 @@ from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.dialect import Dialect
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
-from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.launched import ServerEngine, ServerSession, threads_beside_the_client
 from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.watched import Watching
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.result import EngineRecord
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 PACKAGES = "packages"
@@ -45,6 +46,7 @@ class TransformersServeEngine(ServerEngine):
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """The model is the one that it is started with; no other is loaded on request."""
         self.check_precision(precision)
+        threads = threads_beside_the_client()
         argv = (
             sys.executable, "-m", "transformers.cli.transformers", "serve", str(files.folder),
             "--dtype", DTYPES[precision], "--host", "127.0.0.1", "--port", PORT,
@@ -52,8 +54,9 @@ class TransformersServeEngine(ServerEngine):
         return LaunchSpec(
             files=files,
             precision=precision,
+            options={"threads": threads},
             argv=argv,
-            environment={"PYTHONPATH": f"{HOME}/{PACKAGES}"},
+            environment={"PYTHONPATH": f"{HOME}/{PACKAGES}", "OMP_NUM_THREADS": str(threads)},
             ready_url=f"http://127.0.0.1:{PORT}/health",
         )
 
@@ -79,6 +82,18 @@ class TransformersServeSession(ServerSession):
 
     batched_tokens: int = sys.maxsize
     """That one pass takes at most; prompts are never cut here."""
+
+    def describe(self) -> EngineRecord:
+        """What it was started with: it tells nothing of itself, and keeps its cache in the dtype of the weights."""
+        record, precision = super().describe(), self._spec.precision
+        given = {"command": " ".join(self._spec.argv), **self._spec.options}
+        return record.model_copy(
+            update={
+                "arguments": {**record.arguments, **given},
+                "kv_dtype": precision,
+                "compute_dtype": precision,
+            }
+        )
 
     def watch(self) -> Watching:
         """Its passes are read off the arrivals."""
