@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from moe_cap.errors import InvalidRunError
-from moe_cap.measure.engines import transformers
+from moe_cap.errors import EngineCrashedError, InvalidRunError, MeasurementError, OutOfMemoryError, RunTimeoutError
+from moe_cap.measure.engines import transformers, transformers_continuous
 from moe_cap.measure.engines.base import Completion, Member, Request, Session
-from moe_cap.measure.engines.transformers_continuous import ENGINE, Scheduled, steps_of
+from moe_cap.measure.engines.transformers_continuous import ENGINE, Scheduled, _carry, steps_of
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.routing import StepKind
@@ -83,3 +85,27 @@ def test_tokens_that_nobody_scheduled_are_refused() -> None:
         steps_of(noted, [Request("a", (1,), 2)], [_answered("a", 2.0, 3.0)], lag=1)
     with pytest.raises(InvalidRunError, match="more often"):
         steps_of(noted * 2, [Request("a", (1,), 1)], [_answered("a", 2.0)], lag=1)
+
+
+def managed(fatal: Exception | None) -> Any:
+    """A manager whose thread lives and gives nothing."""
+    return SimpleNamespace(
+        add_request=lambda *_, **__: None, start=lambda: None, get_result=lambda timeout: None,
+        is_running=lambda: True, background_thread_status=SimpleNamespace(fatal_error=fatal), batch_processor=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fatal", "error", "says"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemoryError, "ran out of memory"),
+        (ValueError("no such block"), EngineCrashedError, "no such block"),
+        (None, RunTimeoutError, "computed nothing"),
+    ],
+)
+def test_a_thread_that_ends_or_hangs_is_a_named_error(
+    monkeypatch: pytest.MonkeyPatch, fatal: Exception | None, error: type[MeasurementError], says: str
+) -> None:
+    monkeypatch.setattr(transformers_continuous, "SILENCE_S", 0.0)
+    with pytest.raises(error, match=says):
+        _carry(managed(fatal), [Request("one", (1, 2), 2)], 1)

@@ -34,6 +34,7 @@ KILL_S = 10.0
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -135,12 +136,40 @@ def _kill_group(group: int) -> None:
 
 
 def count_oom_kills() -> int:
-    """Processes that the kernel has killed for memory since boot, in all control groups; 0 where it does not say."""
+    """Processes that the kernel has killed for memory, of this control group where that is counted, else of all.
+
+    0 where it does not say. A container counts its own: what happens in others says nothing about what runs here.
+    """
+    for path in (*_memory_counters(), PROC / "vmstat"):
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        counts = [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+        if counts:
+            return counts[0]
+    return 0
+
+
+def _memory_counters() -> Iterator[Path]:
+    """Where this control group may count them, by version 2 and 1; a container may see its own as the root.
+
+    Source: Linux Documentation/admin-guide/cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (memory.oom_control).
+    """
     try:
-        lines = (PROC / "vmstat").read_text(encoding="ascii").splitlines()
+        lines = (PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount, name = CGROUPS, "memory.events"
+        elif "memory" in controllers.split(","):
+            mount, name = CGROUPS / "memory", "memory.oom_control"
+        else:
+            continue
+        yield mount / path.lstrip("/") / name
+        yield mount / name
 
 
 def write_ending(path: Path, ending: dict[str, int | bool]) -> None:

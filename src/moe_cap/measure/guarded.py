@@ -42,7 +42,8 @@ class Ending:
 
     Attributes:
         status: exit code, or minus the number of the signal that killed it; None when not even the guard could tell.
-        oom_kills: processes of this machine that the kernel killed for memory meanwhile.
+        oom_kills: processes that the kernel killed for memory meanwhile: of our control group where it counts them,
+            else of the whole machine, so they need not have been ours.
         max_rss_bytes: largest resident size of one of its processes; None when not known.
     """
 

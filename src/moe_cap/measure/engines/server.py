@@ -7,6 +7,7 @@ last lines of that are in the error when it does not come up.
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -41,6 +42,10 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How engines, torch, C++ and the kernel say it."""
+KILLED = re.compile(r"SIGKILL|exit ?code:? -9|signal 9\b", re.IGNORECASE)
+"""How a server with several processes says that one of them was killed."""
+BENIGN = re.compile(r"\b(?:INFO|WARN(?:ING)?|DEBUG|hint)\b", re.IGNORECASE)
+"""A line that gives advice names what did not happen."""
 
 PREFIX = re.compile(r"^\([^)]*pid=\d+\) (?:ERROR \S+ \S+ \[[^]]*\] )?")
 """What vLLM puts before the lines of its processes."""
@@ -52,6 +57,14 @@ def first_error(said: str) -> str | None:
     lines = [PREFIX.sub("", line).rstrip() for line in said.splitlines()]
     raised = next((index for index, line in enumerate(lines) if RAISED.match(line)), None)
     return None if raised is None else "\n".join(lines[raised : raised + CAUSE_LINES])
+
+
+def ran_out_of_memory(said: str) -> bool:
+    """Whether a server that ended says that it was for lack of memory: as an exception, or in its last words."""
+    lines = [PREFIX.sub("", line) for line in said.splitlines() if line.strip()]
+    raised = (line for line in lines if RAISED.match(line))
+    last = (line for line in lines[-TAIL_LINES:] if not BENIGN.search(line))
+    return any(OUT_OF_MEMORY.search(line) for line in (*raised, *last))
 
 
 def clean_environment(environ: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
@@ -181,7 +194,8 @@ class Server:
         """Why it is gone, by its log and by the kernel."""
         ending = self._process.read_ending()
         status = "" if ending.status is None else f" (exit status {ending.status})"
-        if ending.oom_kills or OUT_OF_MEMORY.search(self.said()):
+        killed = ending.status == -signal.SIGKILL or KILLED.search(self._tail())
+        if ran_out_of_memory(self.said()) or (killed and ending.oom_kills):
             kind = OutOfMemoryError
         return kind(f"{self.name} {what}{status}{self._last_words()}")
 
@@ -205,13 +219,16 @@ class Server:
             return log.read().decode("utf-8", errors="replace")
 
     def _last_words(self) -> str:
-        said = self.said()
-        lines = [line.rstrip() for line in said[-TAIL_BYTES:].splitlines() if line.strip()][-TAIL_LINES:]
-        if not lines:
+        last = self._tail()
+        if not last:
             return "; it said nothing"
-        cause, last = first_error(said), "\n".join(lines)
+        cause = first_error(self.said())
         first = f"; its first error:\n{cause}\n" if cause is not None and cause not in last else "; "
         return f"{first}its last words:\n{last}"
+
+    def _tail(self) -> str:
+        lines = [line.rstrip() for line in self.said()[-TAIL_BYTES:].splitlines() if line.strip()]
+        return "\n".join(lines[-TAIL_LINES:])
 
     def stop(self) -> None:
         """End it with all that it started; may be called twice."""

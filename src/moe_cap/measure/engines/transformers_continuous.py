@@ -21,7 +21,7 @@ from pydantic import JsonValue
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
 
-from moe_cap.errors import EngineCrashedError, InvalidRunError
+from moe_cap.errors import EngineCrashedError, InvalidRunError, OutOfMemoryError, RunTimeoutError
 from moe_cap.measure.engines.base import Completion, EngineRun, EngineStep, LaunchSpec, Member, Request, RoutingRows
 from moe_cap.measure.engines.capture import Capture, expert_modules
 from moe_cap.measure.engines.generation import fixed_length
@@ -40,6 +40,8 @@ FREE_SHARE = 0.5
 NO_END = -1
 """The library's word for an answer that no token ends."""
 LOOK_S = 1.0
+SILENCE_S = 600.0
+"""Without a pass or an answer: a first pass may compile, a thread that hangs never ends."""
 STOP_S = 30.0
 
 
@@ -196,15 +198,22 @@ def _carry(manager: Any, requests: Sequence[Request], concurrency: int) -> tuple
 
     Raises:
         EngineCrashedError: the manager's thread ended, or it failed a request.
+        OutOfMemoryError: for lack of memory.
+        RunTimeoutError: the thread lives and computes nothing.
     """
     waiting, sent_s, done = iter(requests), dict[str, float](), dict[str, Completion]()
     for request in itertools.islice(waiting, concurrency):
         sent_s[request.id] = _send(manager, request)
+    passes, alive_s = 0, time.monotonic()
     manager.start()
     while len(done) < len(requests):
         answer = manager.get_result(timeout=LOOK_S)
-        if manager.background_thread_status.fatal_error is not None:
-            raise manager.background_thread_status.fatal_error
+        _refuse_fatal(manager.background_thread_status.fatal_error)
+        before, passes = passes, _passes(manager)
+        if answer is not None or passes != before:
+            alive_s = time.monotonic()
+        elif time.monotonic() - alive_s > SILENCE_S:
+            raise RunTimeoutError(f"continuous batching computed nothing for {SILENCE_S:g} s: its thread hangs")
         if answer is None:
             if not manager.is_running():
                 raise EngineCrashedError("the thread of continuous batching ended before its requests did")
@@ -216,6 +225,24 @@ def _carry(manager: Any, requests: Sequence[Request], concurrency: int) -> tuple
         for request in itertools.islice(waiting, 1):
             sent_s[request.id] = _send(manager, request)
     return tuple(done[request.id] for request in requests)
+
+
+def _refuse_fatal(error: Exception | None) -> None:
+    """Name what ended the manager's thread."""
+    if error is None:
+        return
+    try:
+        with memory_errors("continuous batching"):
+            raise error
+    except OutOfMemoryError:
+        raise
+    except Exception as cause:
+        raise EngineCrashedError(f"continuous batching ended: {cause!r}") from cause
+
+
+def _passes(manager: Any) -> int:
+    """So far; 0 before the thread has made what schedules them."""
+    return 0 if manager.batch_processor is None else len(manager.batch_processor.scheduler.noted)
 
 
 def _send(manager: Any, request: Request) -> float:
