@@ -128,7 +128,7 @@ class EngineContract:
 
 
 class StepContract(EngineContract):
-    """Of an engine that tells who was in every forward pass (`Capabilities.step_times`)."""
+    """Of an engine that tells who was in every forward pass."""
 
     def test_members_of_the_steps_cover_every_position_once(self, session: Session) -> None:
         requests = make_requests(4)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from moe_cap.architecture import parse_config
@@ -128,6 +129,25 @@ def test_a_precision_that_vllm_does_not_offer_is_refused_at_its_field() -> None:
     with pytest.raises(SubmissionError) as refused:
         ENGINE.launch_spec(FILES, "int3")
     assert refused.value.field == "precision"
+
+
+@pytest.mark.parametrize(
+    ("context", "precision", "gib"),
+    [(2048, "fp32", 2), (40960, "bf16", 4), (40960, "fp32", 8), (2**20, "bf16", 16), (None, "bf16", 2)],
+)
+def test_the_cache_on_a_processor_holds_the_whole_context_where_a_quarter_of_the_memory_does(
+    monkeypatch: pytest.MonkeyPatch, context: int | None, precision: str, gib: int
+) -> None:
+    """Of Qwen3-30B-A3B: 98,304 bytes a token in bf16."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
+    config = {
+        "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "moe_intermediate_size": 768, "intermediate_size": 6144,
+        "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "decoder_sparse_step": 1,
+        "max_position_embeddings": context,
+    }  # fmt: skip
+    spec = ENGINE.launch_spec(replace(FILES, config=config), precision)
+    assert spec.environment["VLLM_CPU_KVCACHE_SPACE"] == str(gib)
 
 
 def test_what_one_pass_takes_is_told_and_never_assumed() -> None:

@@ -35,14 +35,12 @@ class Capabilities:
         reason: why it cannot, for people; None when it can.
         version: of the engine's package or binary.
         routing: how its routing is obtained; None when it cannot be, and the uniform expectation stands in.
-        step_times: whether it tells the wall time of every forward pass.
     """
 
     installed: bool
     reason: str | None
     version: str | None
     routing: RoutingSource | None
-    step_times: bool
 
 
 @dataclass(frozen=True, slots=True)

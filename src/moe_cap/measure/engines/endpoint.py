@@ -100,7 +100,7 @@ class EndpointEngine:
             reason, version = None, http.about().version
         except ServerError as error:
             reason, version = str(error), None
-        return Capabilities(reason is None, reason, version, RoutingSource.REPLAY, step_times=False)
+        return Capabilities(reason is None, reason, version, RoutingSource.REPLAY)
 
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """Nothing is launched; the precision is what the server is said to run."""

@@ -73,7 +73,7 @@ class FakeEngine:
 
     def probe(self) -> Capabilities:
         """Always there."""
-        return Capabilities(installed=True, reason=None, version="1", routing=RoutingSource.LOCK_STEP, step_times=True)
+        return Capabilities(installed=True, reason=None, version="1", routing=RoutingSource.LOCK_STEP)
 
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """Nothing to decide."""

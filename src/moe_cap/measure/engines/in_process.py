@@ -77,7 +77,6 @@ class InProcessEngine:
             reason=f"not installed: {', '.join(missing)}" if missing else None,
             version=None if "transformers" in missing else version("transformers"),
             routing=self.routing,
-            step_times=True,
         )
 
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:

@@ -127,8 +127,8 @@ class ServerEngine(ABC):
         found = self.find()
         if found is None:
             looked = " nor in ".join(str(home) for home in self.homes())
-            return Capabilities(False, f"not installed in {looked}", None, self.routing, step_times=False)
-        return Capabilities(True, None, found.version, self.routing, step_times=False)
+            return Capabilities(False, f"not installed in {looked}", None, self.routing)
+        return Capabilities(True, None, found.version, self.routing)
 
     def check_precision(self, precision: str) -> None:
         """Refuse what this engine does not offer.

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
@@ -31,13 +33,30 @@ from moe_cap.measure.engines.vllm_routing import Ids, experts_of, parse_returned
 from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
+from moe_cap.precision.formats import BF16, FP32
 from moe_cap.result import EngineRecord
 
-CPU_KV_GIB = "2"
+CPU_KV_GIB = 2
+"""Of the cache on a processor, at least; vLLM takes no share of the memory there when it is told a size."""
 TRACE = f"{SCRATCH}/vllm-passes.jsonl"
 ROUTED_AT_ONCE = 8
+GIB = 2**30
 SPECULATIVE = "vLLM decodes speculatively, or does not say that it does not: a pass may give several tokens"
 UNTOLD_SIZE = "vLLM does not tell how many tokens it takes into one pass"
+
+
+def cpu_cache_gib(files: ModelFiles, precision: str) -> int:
+    """Whole GiB that hold one sequence of the model's whole context, because vLLM refuses to start with less.
+
+    No more than a quarter of the machine's memory: beyond it a person has to ask for a shorter context.
+    """
+    texts = files.config.get("text_config") or files.config
+    context = int(texts.get("max_position_embeddings") or 0)
+    if not context:
+        return CPU_KV_GIB
+    per_token = parse_config(files.config).kv_bytes_per_token(FP32 if precision == "fp32" else BF16)
+    room = int(psutil.virtual_memory().total) // 4
+    return max(CPU_KV_GIB, min(ceil(per_token * context / GIB), room // GIB))
 
 
 class VllmEngine(ServerEngine):
@@ -66,7 +85,7 @@ class VllmEngine(ServerEngine):
             files=files,
             precision=precision,
             argv=argv,
-            environment={"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": CPU_KV_GIB},
+            environment={"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gib(files, precision))},
             ready_url=f"http://127.0.0.1:{PORT}/health",
         )
 
