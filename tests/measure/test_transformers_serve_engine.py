@@ -10,6 +10,7 @@ import pytest
 
 from moe_cap.errors import SubmissionError
 from moe_cap.measure.engines.launched import threads_beside_the_client
+from moe_cap.measure.engines.replay import replay_precision
 from moe_cap.measure.engines.transformers_serve import ENGINE, _before
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.load.request import body_of
@@ -45,19 +46,15 @@ def test_the_record_says_what_a_server_that_tells_nothing_was_started_with(
 
 @pytest.mark.parametrize(("served", "replayed"), [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16")])
 def test_experts_are_replayed_in_the_precision_that_was_served(
-    tiny_files: ModelFiles, tmp_path: Path, served: str, replayed: str
+    tiny_files: ModelFiles, served: str, replayed: str
 ) -> None:
-    session = unstarted(ENGINE, "", tiny_files, tmp_path)
-    session._spec = replace(session._spec, precision=served)
-    assert session.replay_precision == replayed
+    assert replay_precision(tiny_files, served) == replayed
 
 
-def test_a_checkpoint_that_is_stored_packed_is_replayed_in_bf16(tiny_files: ModelFiles, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_stored_packed_is_replayed_in_bf16(tiny_files: ModelFiles) -> None:
     packed = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
-    session = unstarted(ENGINE, "", tiny_files, tmp_path)
     files = replace(tiny_files, config={**tiny_files.config, "quantization_config": packed})
-    session._spec = replace(session._spec, files=files)
-    assert session.replay_precision == "bf16"
+    assert replay_precision(files, "fp32") == "bf16"
 
 
 def test_an_unknown_precision_is_refused_at_its_field(tiny_files: ModelFiles) -> None:

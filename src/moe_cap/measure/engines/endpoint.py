@@ -34,7 +34,7 @@ from moe_cap.measure.engines.client_record import client_load, events_of
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, brief
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
-from moe_cap.measure.engines.registry import load_engine
+from moe_cap.measure.engines.replay import replay_precision, start_replayer
 from moe_cap.measure.engines.watched import Watching, watch
 from moe_cap.measure.load import (
     ClosedLoop,
@@ -56,8 +56,6 @@ from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 
 SCORES_AT_ONCE = 8
-REPLAYED = frozenset({"fp32", "bf16"})
-"""What transformers holds a plain checkpoint in as a server does; others have weights of their own making."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,22 +283,13 @@ class EndpointSession:
         if not self.routes:
             return ()
         if self._replayer is None:
-            transformers = load_engine("transformers")
-            spec = transformers.launch_spec(self._spec.files, self.replay_precision)
-            options: dict[str, JsonValue] = {**spec.options, "forbidden_tokens": [*self._forbidden_tokens()]}
-            self._replayer = transformers.start(replace(spec, options=options), self._log)
+            files, forbidden = self._spec.files, self._forbidden_tokens()
+            self._replayer = start_replayer(files, self._spec.precision, forbidden, self._log)
         return route_alike(self._replayer, requests, completions)
-
-    @property
-    def replay_precision(self) -> str:
-        """That of the server where the checkpoint is plain; else bf16, whose near ties may fall another way."""
-        files, precision = self._spec.files, self._spec.precision
-        plain = not read_quantization(files.folder, files.config).rules
-        return precision if plain and precision in REPLAYED else "bf16"
 
     def _routed_by(self) -> str:
         """For the record."""
-        return f"transformers, in {self.replay_precision}"
+        return f"transformers, in {replay_precision(self._spec.files, self._spec.precision)}"
 
     def _forbidden_tokens(self) -> tuple[int, ...]:
         """What a timed answer may not say here; a replay has to predict under the same ban."""
