@@ -14,7 +14,7 @@ import pytest
 from moe_cap.errors import EngineCrashedError, ServerError
 from moe_cap.measure.engines import endpoint as endpoint_module
 from moe_cap.measure.engines import llama_cpp, server, sglang, transformers_serve, transformers_serve_continuous, vllm
-from moe_cap.measure.engines.base import Continuation, LaunchSpec
+from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec
 from moe_cap.measure.engines.dialect import DIALECTS
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
@@ -126,6 +126,12 @@ class Unstarted:
     def said(self) -> str:
         return self.words
 
+    def fill(self, text: str) -> str:
+        return str(self.log)
+
+    def check_alive(self) -> None:
+        raise EngineCrashedError("died")
+
 
 def unstarted(engine: ServerEngine, said: str, files: ModelFiles, tmp_path: Path) -> ServerSession:
     """A session of this engine whose server was not started, and that notes which one it wanted."""
@@ -170,3 +176,17 @@ def test_every_engine_says_why_passes_are_not_known_where_arrivals_do_not_line_u
     monkeypatch.setattr(endpoint_module, "run_load", answered)
     run = any_session.run_arrivals(requests(3, output_tokens=1), constant(1.0, 3))
     assert (run.steps, run.no_steps_reason) == ((), UNALIGNED)
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "llama-cpp"])
+def test_a_recording_server_that_died_has_crashed(
+    name: str, tiny_files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, said = ENGINES[name]
+    monkeypatch.setattr(llama_cpp.LlamaCppEngine, "session", lambda *given: llama_cpp.RecordedSession(*given))
+    session = unstarted(engine, said, tiny_files, tmp_path)
+    (asked,) = requests(1)
+    answer = Completion(asked.id, (65, 66, 67, 68), 0.0, (), 0.0)
+    with pytest.raises(EngineCrashedError):
+        session.route([asked], [answer])
+    assert session.served[-1] is not session._spec
