@@ -126,7 +126,11 @@ class Load(Record):
 
 
 class RawRequest(Record):
-    """One request's events on the client's monotonic clock, seconds since the start of the point."""
+    """One request's events on the client's monotonic clock, seconds since the start of the point.
+
+    Attributes:
+        cached_tokens: of the prompt, which the server says it did not compute; None where it does not tell.
+    """
 
     sent_s: float
     token_s: tuple[float, ...]
@@ -137,6 +141,7 @@ class RawRequest(Record):
     intended_s: float | None = None
     error: str | None = None
     repeat: int = 0
+    cached_tokens: int | None = None
 
 
 class RawStep(Record):

@@ -316,7 +316,7 @@ def test_repetitions_with_other_tokens_are_traced_apart(tiny_files: Any, tmp_pat
     session._follow = lambda token, position: 65 + token % 5
     other = level.time_level(session, requests, 2, meter)
     architecture = parse_config(tiny_files.config)
-    traces = level.trace_repeats(session, requests, [first, other, other], 2, architecture, lambda share: None)
+    traces = level.trace_repeats(session, [first, other, other], 2, architecture, lambda share: None)
     assert traces[1] is traces[2]
     assert traces[0].agreement is not None
     assert traces[0].agreement < traces[1].agreement == 1.0

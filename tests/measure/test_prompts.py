@@ -1,10 +1,21 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.fake import ByteTokenizer
-from moe_cap.measure.prompts import Passages, build_dataset_requests, build_requests, solved_problems, worked_examples
+from moe_cap.measure.prompt_cache import BLOCK_TOKENS, NO_OPENING, Numbered
+from moe_cap.measure.prompts import (
+    Passages,
+    Prompts,
+    build_dataset_requests,
+    build_requests,
+    solved_problems,
+    worked_examples,
+)
+from moe_cap.submission import Submission
 
 TEXT = Passages(("one and one is two", "a fox", "x"), "test")
 
@@ -76,3 +87,42 @@ def test_the_same_seed_gives_the_same_problems_and_another_seed_another_order() 
 def test_a_dataset_without_a_short_enough_problem_is_an_error() -> None:
     with pytest.raises(InvalidRunError, match="no problem of numbers has 3 tokens or fewer"):
         build_own(input_tokens=3)
+
+
+def numbered(run: str = "run-1", **asked):
+    settings = {"model": "o/m", "concurrency": [4], "input_tokens": 64, "output_tokens": 4} | asked
+    return Prompts(Submission(**settings), worked_examples(), ByteTokenizer(), Numbered(run))
+
+
+def test_no_two_prompts_for_a_cache_that_is_not_ours_share_its_first_block() -> None:
+    drawn = [
+        request.prompt[:BLOCK_TOKENS]
+        for run, tokens in (("run-1", 64), ("run-2", 64), ("run-3", 256))
+        for name in ("warm-4", "level-4", "level-8")
+        for attempt in range(3)
+        for request in numbered(run, input_tokens=tokens).draw(name, 16, attempt)
+    ]
+    assert len(set(drawn)) == len(drawn) == 3 * 3 * 3 * 16
+
+
+def test_behind_its_number_a_prompt_is_that_of_its_seed_and_as_long_as_was_asked() -> None:
+    behind = [prompts.draw("level-4", 4, attempt) for prompts in (numbered(), numbered("run-2")) for attempt in (0, 1)]
+    texts = {tuple(request.prompt[14:] for request in requests) for requests in behind}
+    assert len(texts) == 1
+    assert {len(request.prompt) for requests in behind for request in requests} == {64}
+    assert numbered().draw("level-4", 4) == numbered().draw("level-4", 4)
+
+
+def test_problems_of_their_own_lengths_are_numbered_too() -> None:
+    prompts = replace(numbered(lengths="dataset", input_tokens=4000), passages=solved_problems("cap_arithmetic", None))
+    first, again = (prompts.draw("level-4", 4, attempt)[0] for attempt in (0, 1))
+    assert ByteTokenizer().decode(first.prompt[12:14]) == ". "
+    assert first.prompt[14:] == again.prompt[14:]
+    assert first.prompt[:12] != again.prompt[:12]
+    assert "behind a number of its own" in prompts.told()["prompts"]
+
+
+def test_an_engine_whose_cache_is_off_gets_the_same_prompts_in_every_pass() -> None:
+    prompts = replace(numbered(), opening=NO_OPENING)
+    assert prompts.draw("level-4", 4, 0) == prompts.draw("level-4", 4, 1)
+    assert "number" not in prompts.told()["prompts"]

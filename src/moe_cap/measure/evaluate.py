@@ -33,7 +33,8 @@ from moe_cap.measure.points import LevelResult, System, build_point, expert_trac
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
-from moe_cap.measure.prompts import Passages, solved_problems, worked_examples
+from moe_cap.measure.prompt_cache import NO_OPENING, Opening
+from moe_cap.measure.prompts import Passages, Prompts, solved_problems, worked_examples
 from moe_cap.measure.request_log import write_requests
 from moe_cap.precision import StoragePlan, read_quantization, refuse_conversion
 from moe_cap.result import METRICS_VERSION, AccuracyRecord, EngineRecord, ModelRecord, Result, result_id
@@ -82,6 +83,7 @@ class Subject:
         arguments: what a person gave to the engine's command, verbatim; part of `spec` already, kept for the record.
         num_devices: that it runs on, where somebody says so; None takes what the engine tells.
         elsewhere: the machine that it runs on, where that is another one than this: its power cannot be read from here.
+        opening: of the prompts, where a cache that is not ours might know them.
     """
 
     files: ModelFiles
@@ -90,6 +92,7 @@ class Subject:
     arguments: tuple[str, ...] = ()
     num_devices: int | None = None
     elsewhere: MeasuredMachine | None = None
+    opening: Opening = NO_OPENING
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,8 @@ def _carry(
     asked = job.submission
     job.progress.enter("probing the machine")
     machine = subject.elsewhere or _machine(job, subject, session, own)
-    carrier = Carrier(asked, session, architecture, _passages(job), meter.only(machine.gpus), job.progress)
+    prompts = Prompts(asked, _passages(job), session.tokenizer, subject.opening)
+    carrier = Carrier(asked, session, architecture, prompts, meter.only(machine.gpus), job.progress)
     timed = [carrier.time(level) for level in levels_of(asked)]
     accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     levels = tuple(map(carrier.trace, timed))

@@ -28,8 +28,9 @@ log = logging.getLogger("moe_cap")
 
 @dataclass(frozen=True, slots=True)
 class TimedPass:
-    """One repetition: what the engine did, and the energy of exactly that window."""
+    """One repetition: what was sent, what the engine did, and the energy of exactly that window."""
 
+    requests: tuple[Request, ...]
     run: EngineRun
     energy: Energy | None
 
@@ -86,7 +87,7 @@ def time_pass(
     with session.attended(Attendance(load, report)) if isinstance(session, AttendedSession) else load():
         run = carry()
     check_lengths(requests, run.completions)
-    return TimedPass(run, load.energy)
+    return TimedPass(tuple(requests), run, load.energy)
 
 
 def trace_level(
@@ -115,23 +116,23 @@ def trace_level(
 
 def trace_repeats(
     session: Session,
-    requests: Sequence[Request],
     passes: Sequence[TimedPass],
     concurrency: int,
     architecture: Architecture,
     report: Callable[[float], None],
 ) -> list[Trace]:
-    """One trace per repetition; repetitions that produced the same tokens share one."""
+    """One trace per repetition; repetitions that sent and produced the same tokens share one."""
     if not architecture.moe_blocks:
         return [Trace({}, None) for _ in passes]
     traces: dict[tuple[tuple[int, ...], ...], Trace] = {}
     in_order = []
     for timed in passes:
-        tokens = tuple(completion.tokens for completion in timed.run.completions)
+        requests, answers = timed.requests, timed.run.completions
+        tokens = (*(request.prompt for request in requests), *(answer.tokens for answer in answers))
         if tokens not in traces:
             if traces:
-                log.info("a repetition produced other tokens: its routing is recorded too")
-            traces[tokens] = trace_level(session, requests, timed.run.completions, concurrency, architecture, report)
+                log.info("a repetition had other tokens: its routing is recorded too")
+            traces[tokens] = trace_level(session, requests, answers, concurrency, architecture, report)
         in_order.append(traces[tokens])
     return in_order
 

@@ -20,7 +20,7 @@ from moe_cap.measure.lock_step import REQUESTS_PER_LEVEL, requests_for
 from moe_cap.measure.points import LevelResult
 from moe_cap.measure.power import PowerMeter
 from moe_cap.measure.progress import Progress, Report, by_percent
-from moe_cap.measure.prompts import Passages, build_dataset_requests, build_requests
+from moe_cap.measure.prompts import Prompts
 from moe_cap.metrics.latency import Slo
 from moe_cap.result import Load
 from moe_cap.submission import Arrivals, Submission
@@ -189,7 +189,6 @@ class TimedLevel:
     """
 
     level: Level
-    requests: tuple[Request, ...]
     passes: tuple[TimedPass, ...]
     refusals: tuple[str, ...]
 
@@ -204,7 +203,7 @@ class Carrier:
     asked: Submission
     session: Session
     architecture: Architecture
-    passages: Passages
+    prompts: Prompts
     meter: PowerMeter
     progress: Progress
 
@@ -215,18 +214,18 @@ class Carrier:
             MeasurementError: it could not be measured this time.
         """
         self.progress.enter(f"warm-up {level.name}")
-        self.session.warm_up(self._requests(f"warm-{level.key}", level.together), level.together)
-        requests = self._requests(f"level-{level.key}", level.number)
+        self.session.warm_up(self.prompts.draw(f"warm-{level.key}", level.together), level.together)
         passes: list[TimedPass] = []
         refusals: list[str] = []
         for repeat in range(self.asked.repeats):
             self.progress.enter(timing_stage(level, repeat, self.asked.repeats))
-            passes.append(self._believed(level, requests, refusals))
-        return TimedLevel(level, requests, tuple(passes), tuple(refusals))
+            passes.append(self._believed(level, repeat, refusals))
+        return TimedLevel(level, tuple(passes), tuple(refusals))
 
-    def _believed(self, level: Level, requests: Sequence[Request], refusals: list[str]) -> TimedPass:
+    def _believed(self, level: Level, repeat: int, refusals: list[str]) -> TimedPass:
         """A pass whose client kept up. One that did not says nothing of the server, for better or worse."""
         while True:
+            requests = self.prompts.draw(f"level-{level.key}", level.number, attempt=repeat + len(refusals))
             try:
                 return level.time(self.session, requests, self.meter, by_percent(self.progress.within))
             except LateClientError as error:
@@ -241,13 +240,13 @@ class Carrier:
         Raises:
             MeasurementError: what was recorded cannot be believed.
         """
-        level, requests, passes = timed.level, timed.requests, timed.passes
+        level, passes = timed.level, timed.passes
         self.progress.enter(f"routing {level.name}")
         report = self.progress.within
-        traces = trace_repeats(self.session, requests, passes, level.together, self.architecture, report)
+        traces = trace_repeats(self.session, passes, level.together, self.architecture, report)
         load = Load(
             **level.told(),
-            **self._shape(),
+            **self.prompts.told(),
             batch_size=max((len(step.members) for step in passes[0].run.steps), default=None),
             num_requests=level.number,
         )
@@ -255,30 +254,7 @@ class Carrier:
         degenerate = sum(is_degenerate(answer.text(self.session.tokenizer)) for answer in answers)
         objectives = self.asked.objectives
         slo = Slo(**objectives.model_dump()) if objectives else None
-        return LevelResult(load, requests, passes, tuple(traces), degenerate, slo, timed.refusals)
-
-    def _shape(self) -> Mapping[str, Any]:
-        """What the result's `Load` says of the requests."""
-        asked, text = self.asked, self.passages
-        if asked.lengths == "dataset":
-            limits = f"prompts up to {asked.input_tokens}, answers up to {asked.output_tokens} tokens"
-            told = f"{text.description}, each as long as it is, {limits}, in random order, seed {asked.seed}"
-            return {"dataset": text.dataset, "prompts": told}
-        told = f"{text.description}, in random order, cut to {asked.input_tokens} tokens, seed {asked.seed}"
-        return {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "prompts": told}
-
-    def _requests(self, name: str, number: int) -> tuple[Request, ...]:
-        asked = self.asked
-        build = build_dataset_requests if asked.lengths == "dataset" else build_requests
-        return build(
-            self.passages,
-            self.session.tokenizer,
-            name=name,
-            number=number,
-            input_tokens=asked.input_tokens,
-            output_tokens=asked.output_tokens,
-            seed=asked.seed,
-        )
+        return LevelResult(load, passes, tuple(traces), degenerate, slo, timed.refusals)
 
 
 def timing_stage(level: Level, repeat: int, repeats: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from moe_cap.errors import InvalidInputError
+from moe_cap.measure.prompt_cache import BLOCK_TOKENS
 
 Count = Callable[[str], int]
 """Tokens of a text."""
@@ -24,6 +25,7 @@ class Ask:
     output_tokens: int
     running_usage: bool
     token_ids: tuple[int, ...] | None
+    cached_tokens: int | None = None
 
 
 def count_words(text: str) -> int:
@@ -57,7 +59,22 @@ def count_prompt(content: object, count: Count) -> int:
     return 0
 
 
-def read_ask(serial: int, path: str, body: dict[str, JsonValue], count: Count) -> Ask:
+class PrefixCache:
+    """Prompts that were seen, as engines keep them: in blocks, each found only with everything before it."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[JsonValue, ...]] = set()
+
+    def look_up(self, prompt: JsonValue) -> int:
+        """Tokens of a prompt that were seen before, which it is from now on; the last token is computed always."""
+        tokens = tuple(prompt.split() if isinstance(prompt, str) else prompt if isinstance(prompt, list) else ())
+        prefixes = [tokens[:end] for end in range(BLOCK_TOKENS, len(tokens), BLOCK_TOKENS)]
+        found = max((len(prefix) for prefix in prefixes if prefix in self._seen), default=0)
+        self._seen.update(prefixes)
+        return found
+
+
+def read_ask(serial: int, path: str, body: dict[str, JsonValue], count: Count, cache: PrefixCache | None = None) -> Ask:
     """The request's wishes, as a serving engine would understand them."""
     options = body.get("stream_options")
     prompt = body.get("messages", body.get("prompt"))
@@ -72,4 +89,5 @@ def read_ask(serial: int, path: str, body: dict[str, JsonValue], count: Count) -
         token_ids=tuple((serial * 7 + i * 13) % 97 for i in range(output_tokens))
         if body.get("return_token_ids")
         else None,
+        cached_tokens=None if cache is None else cache.look_up(body.get("prompt")),
     )

@@ -53,6 +53,7 @@ class Behaviour:
         tokens_per_chunk: above 1 as under speculative decoding.
         reasoning_tokens: of the answer's tokens, the first so many come as reasoning (chat only).
         added_prompt_tokens: counted on top of the truth: another tokenizer, or a template.
+        prefix_cache: tells how much of a prompt it had seen before (completions only).
         running_usage: knows `continuous_usage_stats`; else each request that asks for it gets the total only.
         refuse_running_usage: answers 400 to a request that asks for it, as strict servers do.
         tokenizer: folder of the model whose tokenizer counts texts; by words where it is empty.
@@ -67,6 +68,7 @@ class Behaviour:
     tokens_per_chunk: int = 1
     reasoning_tokens: int = 0
     added_prompt_tokens: int = 0
+    prefix_cache: bool = False
     running_usage: bool = True
     refuse_running_usage: bool = False
     tokenizer: str = ""
@@ -130,7 +132,9 @@ class _Answer:
     def usage(self, completion_tokens: int) -> str:
         prompt = self._prompt_tokens
         counts = f'"prompt_tokens":{prompt},"completion_tokens":{completion_tokens}'
-        return f'"usage":{{{counts},"total_tokens":{prompt + completion_tokens}}}'
+        cached = self._ask.cached_tokens
+        details = "" if cached is None else f',"prompt_tokens_details":{{"cached_tokens":{cached}}}'
+        return f'"usage":{{{counts},"total_tokens":{prompt + completion_tokens}{details}}}'
 
     def tokens(self, first: int, count: int, *, finish: str | None, text: str | None = None) -> bytes:
         ask = self._ask

@@ -27,7 +27,7 @@ from pydantic import JsonValue
 
 from moe_cap.measure.load.loop import READABLE, WRITABLE, Loop, allow_many_sockets
 from moe_cap.measure.load.stamps import ask_for_stamps, receive
-from moe_cap.measure.mock_ask import counter_of, read_ask
+from moe_cap.measure.mock_ask import PrefixCache, counter_of, read_ask
 from moe_cap.measure.mock_log import ServedRequest, tell
 from moe_cap.measure.mock_script import LAST_CHUNK, Behaviour, Script, Write, json_response, script_of
 
@@ -112,7 +112,7 @@ class _Connection:
         server = self._server
         served = self._served = ServedRequest(len(server.log), self._id, self._arrived_ns)
         server.log.append(served)
-        asked = read_ask(served.serial, self._path, body, server.count)
+        asked = read_ask(served.serial, self._path, body, server.count, server.cache)
         self._script = script_of(server.behaviour, asked, server.rng)
         self._advance()
 
@@ -188,6 +188,7 @@ class MockServer:
     def __init__(self, behaviour: Behaviour | None = None, port: int = 0) -> None:
         self.behaviour = behaviour or Behaviour()
         self.count = counter_of(self.behaviour.tokenizer)
+        self.cache = PrefixCache() if self.behaviour.prefix_cache else None
         self.rng = random.Random(self.behaviour.seed)  # noqa: S311 - delays, not secrets
         self.loop = Loop()
         self.log: list[ServedRequest] = []

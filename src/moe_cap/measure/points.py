@@ -10,9 +10,10 @@ import numpy as np
 from moe_cap.architecture import Architecture
 from moe_cap.expert_trace import ExpertTrace, activated_at, join_sequences, recorded_batches
 from moe_cap.measure.costs import NO_TOKENS, CostInputs, cost_quantities
-from moe_cap.measure.engines.base import EngineRun, Request
+from moe_cap.measure.engines.base import EngineRun
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
+from moe_cap.measure.prompt_cache import cached_prompts
 from moe_cap.measure.quantities import Repeat, broken_rules, client_quantities, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import NO_STEPS, Account
 from moe_cap.metrics.cost import TokenRate
@@ -39,7 +40,6 @@ class LevelResult:
     """
 
     load: Load
-    requests: tuple[Request, ...]
     passes: tuple[TimedPass, ...]
     traces: tuple[Trace, ...]
     degenerate: int
@@ -106,7 +106,7 @@ def build_point(level: LevelResult, system: System) -> Point:
         activated_by_batch_size={size: activated_at(trace, size).mean for size in recorded_batches(trace)}
         if trace
         else None,
-        invalid=_invalid(quantities) + unsteady + wrong_bytes(system),
+        invalid=_invalid(quantities) + unsteady + wrong_bytes(system) + cached_prompts(requests),
         requests=requests,
         steps=tuple(_raw_step(step, index) for index, group in enumerate(steps) for step in group),
     )
@@ -115,17 +115,18 @@ def build_point(level: LevelResult, system: System) -> Point:
 def raw_requests(level: LevelResult) -> tuple[RawRequest, ...]:
     """Every request's events, seconds since the first pass of the level began."""
     origin_s = level.passes[0].run.started_s
-    prompts = {request.id: len(request.prompt) for request in level.requests}
+    prompts = [{request.id: len(request.prompt) for request in timed.requests} for timed in level.passes]
     return tuple(
         RawRequest(
             sent_s=done.sent_s - origin_s,
             token_s=tuple(time_s - origin_s for time_s in done.token_s),
             ended_s=done.ended_s - origin_s,
-            input_tokens=prompts[done.request_id],
+            input_tokens=prompts[repeat][done.request_id],
             output_tokens=done.num_tokens,
             intended_s=None if done.intended_s is None else done.intended_s - origin_s,
             error=done.error,
             repeat=repeat,
+            cached_tokens=done.cached_tokens,
         )
         for repeat, timed in enumerate(level.passes)
         for done in timed.run.completions
@@ -242,7 +243,7 @@ def _by_layer(steps: Sequence[Step]) -> tuple[float, ...] | None:
 def expert_trace(level: LevelResult, arch: Architecture) -> ExpertTrace | None:
     """The routing of the level's first repetition, in the order of its requests; None where nothing was traced."""
     rows = level.traces[0].rows
-    traced = [request for request in level.requests if request.id in rows]
+    traced = [request for request in level.passes[0].requests if request.id in rows]
     if not traced:
         return None
     return join_sequences(

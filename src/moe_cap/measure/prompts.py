@@ -7,21 +7,26 @@ BIG-Bench Hard (Suzgun et al., arXiv 2210.09261) that lm-eval ships.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lm_eval.tasks
 import yaml
 
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.base import Request, Tokenizer
+from moe_cap.measure.prompt_cache import Opening
 from moe_cap.measure.tasks import load_task
+from moe_cap.submission import Submission
 
 EXAMPLES = Path(lm_eval.tasks.__file__).parent / "bbh" / "cot_fewshot"
 Item = TypeVar("Item")
+Before = Callable[[str], str]
+"""What stands before the text of a request's prompt, by the request's id."""
 CHARACTERS_PER_TOKEN = 5
 """First guess of how much text a prompt needs; it is doubled until the tokens suffice."""
 
@@ -78,6 +83,7 @@ def build_requests(
     input_tokens: int,
     output_tokens: int,
     seed: int,
+    before: Before = lambda _id: "",
 ) -> tuple[Request, ...]:
     """Different requests of one exact shape; the same arguments give the same requests.
 
@@ -88,12 +94,12 @@ def build_requests(
         raise InvalidRunError("there is no text to make prompts of")
     rng = random.Random(f"{seed}/{name}")  # noqa: S311 reproducible prompts, no secret
     first = rng.sample(passages.texts, len(passages.texts))
-    return tuple(
-        Request(
-            f"{name}-{index}", _prompt(first[index % len(first)], passages, tokenizer, input_tokens, rng), output_tokens
-        )
-        for index in range(number)
-    )
+
+    def request(index: int) -> Request:
+        text = before(f"{name}-{index}") + _some_lines_on(first[index % len(first)], rng)
+        return Request(f"{name}-{index}", _prompt(text, passages, tokenizer, input_tokens, rng), output_tokens)
+
+    return tuple(map(request, range(number)))
 
 
 def build_dataset_requests(
@@ -105,6 +111,7 @@ def build_dataset_requests(
     input_tokens: int,
     output_tokens: int,
     seed: int,
+    before: Before = lambda _id: "",
 ) -> tuple[Request, ...]:
     """Different requests as long as the problems are, with answers as long as theirs; some come twice if need be.
 
@@ -116,6 +123,7 @@ def build_dataset_requests(
         input_tokens: the longest prompt; longer problems are left out.
         output_tokens: the longest answer; longer ones end there. The shortest has two tokens, for a time per token.
         seed: decides their order, with the name.
+        before: comes on top of a problem's length.
 
     Raises:
         InvalidRunError: no problem is as short.
@@ -125,18 +133,26 @@ def build_dataset_requests(
         prompt = tokenizer.encode(question)
         if 0 < len(prompt) <= input_tokens:
             told = len(tokenizer.encode(answer, special_tokens=False))
-            fitting.append((tuple(prompt), max(2, min(told, output_tokens))))
+            fitting.append((question, max(2, min(told, output_tokens))))
     if not fitting:
         raise InvalidRunError(f"no problem of {passages.dataset} has {input_tokens} tokens or fewer: allow longer ones")
     rng = random.Random(f"{seed}/{name}")  # noqa: S311 reproducible prompts, no secret
     drawn = islice(_endless(fitting, rng), number)
-    return tuple(Request(f"{name}-{index}", prompt, length) for index, (prompt, length) in enumerate(drawn))
+
+    def request(index: int, question: str, length: int) -> Request:
+        return Request(f"{name}-{index}", tuple(tokenizer.encode(before(f"{name}-{index}") + question)), length)
+
+    return tuple(request(index, question, length) for index, (question, length) in enumerate(drawn))
 
 
-def _prompt(first: str, passages: Passages, tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
-    """Passages in random order, from some line of `first` on, so that requests begin differently."""
-    lines = first.split("\n")
-    text = "\n".join(lines[rng.randrange(len(lines)) :])
+def _some_lines_on(text: str, rng: random.Random) -> str:
+    """From some line of it on, so that requests begin differently."""
+    lines = text.split("\n")
+    return "\n".join(lines[rng.randrange(len(lines)) :])
+
+
+def _prompt(text: str, passages: Passages, tokenizer: Tokenizer, length: int, rng: random.Random) -> tuple[int, ...]:
+    """So many tokens of a text, passages in random order behind it."""
     more = _endless(passages.texts, rng)
     enough = CHARACTERS_PER_TOKEN * length
     while True:
@@ -146,6 +162,51 @@ def _prompt(first: str, passages: Passages, tokenizer: Tokenizer, length: int, r
         if len(tokens) >= length:
             return tuple(tokens[:length])
         enough *= 2
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of a submission.
+
+    Attributes:
+        passages: what they are made of.
+        tokenizer: of the model.
+        opening: what each begins with.
+    """
+
+    asked: Submission
+    passages: Passages
+    tokenizer: Tokenizer
+    opening: Opening
+
+    def draw(self, name: str, number: int, attempt: int = 0) -> tuple[Request, ...]:
+        """Requests of one pass; another name gives other texts, another attempt the same ones behind other openings.
+
+        Raises:
+            InvalidRunError: there is no text, or no problem as short as was asked for.
+        """
+        asked = self.asked
+        build = build_dataset_requests if asked.lengths == "dataset" else build_requests
+        return build(
+            self.passages,
+            self.tokenizer,
+            name=name,
+            number=number,
+            input_tokens=asked.input_tokens,
+            output_tokens=asked.output_tokens,
+            seed=asked.seed,
+            before=partial(self.opening.before, attempt=attempt),
+        )
+
+    def told(self) -> Mapping[str, Any]:
+        """What the result's `Load` says of them."""
+        asked, text, opening = self.asked, self.passages, self.opening.told
+        if asked.lengths == "dataset":
+            limits = f"prompts up to {asked.input_tokens}, answers up to {asked.output_tokens} tokens"
+            told = f"{text.description}, each as long as it is, {limits}, in random order, seed {asked.seed}{opening}"
+            return {"dataset": text.dataset, "prompts": told}
+        told = f"{text.description}, in random order, cut to {asked.input_tokens} tokens, seed {asked.seed}{opening}"
+        return {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "prompts": told}
 
 
 def _endless(items: Sequence[Item], rng: random.Random) -> Iterator[Item]:

@@ -17,6 +17,7 @@ from moe_cap.measure.load.connection import Exchange
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.profile import system
+from moe_cap.measure.prompt_cache import NO_OPENING
 from moe_cap.quantity import QUANTITIES
 from moe_cap.routing import RoutingSource
 from tests.measure.profile.conftest import Profile, write_description
@@ -58,7 +59,7 @@ def test_a_server_becomes_a_complete_result(serve: Serve, words: str, profile: P
 
 
 def test_a_plain_server_becomes_a_result_without_its_token_ids(serve: Serve, words: str, profile: Profile) -> None:
-    server = serve(Behaviour(ttft_s=0.01, itl_s=0.002, refuse_running_usage=True, tokens_per_chunk=4))
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.05, refuse_running_usage=True, tokens_per_chunk=4))
     profile("--api-url", server.url, "--model", words, *SHAPE)
     (result,) = profile.results()
     (point,) = result.points
@@ -178,7 +179,7 @@ def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_pat
 
 def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile: Profile) -> None:
     arguments = ("--api-url", serve(QUICK).url, "--model", words, "--dataset", "cap_choice", "--num-requests", "12")
-    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "e2e_s=0.001")
+    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "tpot_s=1e-09")
     (result,) = profile.results()
     (point,) = result.points
     assert (point.load.dataset, point.load.input_tokens) == ("cap_choice", None)
@@ -187,7 +188,7 @@ def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile
     assert point.quantities["goodput_requests_per_s"].value == 0
     assert point.quantities["requests_per_s"].value > 0
     assert "goodput [1/s]" in out
-    assert "--slo ttft_s=30 --slo e2e_s=0.001" in result.reproduce
+    assert "--slo ttft_s=30 --slo tpot_s=1e-09" in result.reproduce
     assert "--input-tokens" not in result.reproduce
 
 
@@ -287,6 +288,38 @@ def test_a_mock_that_counts_by_a_models_tokenizer_stands_for_its_server(
     assert {request.output_tokens for request in profile.results()[0].points[0].requests} == {6}
     with pytest.raises(InvalidInputError, match=r"no tokenizer\.json"):
         MockServer(Behaviour(tokenizer=str(tmp_path)))
+
+
+def caching(serve: Serve, folder: Path) -> MockServer:
+    return serve(Behaviour(ttft_s=0.01, itl_s=0.002, tokenizer=str(folder), prefix_cache=True))
+
+
+LONG = ("--input-tokens", "40,80", "--output-tokens", "4,6", "--num-requests", "4", "--repeats", "2")
+
+
+def test_a_servers_prefix_cache_finds_nothing_of_a_profile(
+    serve: Serve, profile: Profile, tiny_folder: Path, tmp_path: Path
+) -> None:
+    server = caching(serve, tiny_folder)
+    for output in ("out", "again"):
+        profile.output = tmp_path / output
+        profile("--api-url", server.url, "--model", str(tiny_folder), *LONG, "--concurrency", "1,2")
+        results = profile.results()
+        assert len(results) == 4
+        for point in (point for result in results for point in result.points):
+            assert [request.cached_tokens for request in point.requests] == [0] * 8
+            assert point.invalid == ()
+
+
+def test_prompts_that_a_server_had_computed_before_make_a_point_invalid(
+    serve: Serve, profile: Profile, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "Numbered", lambda _run: NO_OPENING)
+    profile("--api-url", caching(serve, tiny_folder).url, "--model", str(tiny_folder), *LONG)
+    points = [point for result in profile.results() for point in result.points]
+    assert all("came from the server's prefix cache" in " ".join(point.invalid) for point in points)
+    cached = [request.cached_tokens for request in points[0].requests if request.repeat == 1]
+    assert cached == [32] * 4
 
 
 def test_a_wrong_tokenizer_is_found_before_anything_is_timed(serve: Serve, profile: Profile, tiny_folder: Path) -> None:

@@ -97,6 +97,7 @@ class Completion:
         token_s: arrival of each output token; of each piece, where the server does not tell how many tokens it held.
         intended_s: when the schedule of an open loop wanted it sent.
         error: what went wrong; the tokens that came before it stay.
+        cached_tokens: of the prompt, which the server says it had computed before; None where it does not tell.
     """
 
     request_id: str
@@ -107,6 +108,7 @@ class Completion:
     error: str | None = None
     intended_s: float | None = None
     untold: Untold | None = None
+    cached_tokens: int | None = None
 
     @property
     def num_tokens(self) -> int:

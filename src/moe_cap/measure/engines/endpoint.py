@@ -246,6 +246,7 @@ class EndpointSession:
             error=None if events.failure is None else str(events.failure),
             intended_s=started_s + events.intended_s if run.arrivals.concurrency is None else None,
             untold=Untold(events.text, events.output_tokens) if tokens is None else None,
+            cached_tokens=None if events.usage is None else events.usage.cached_tokens,
         )
 
     @property

@@ -20,6 +20,7 @@ from moe_cap.measure.evaluate import Job, Subject
 from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.machine import MeasuredMachine, name_machine
 from moe_cap.measure.model_files import ModelFiles, find_description, find_model
+from moe_cap.measure.prompt_cache import Numbered
 from moe_cap.submission import Submission
 
 ENDPOINT = "endpoint"
@@ -131,7 +132,9 @@ class Endpoint:
         rules = replace(RULES, max_degenerate_share=1.0) if files.random_weights else RULES
         engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules)
         spec = engine.launch_spec(files, job.submission.precision)
-        return Subject(files, engine, spec, (), num_devices, self._machine(job, num_devices))
+        return Subject(
+            files, engine, spec, (), num_devices, self._machine(job, num_devices), opening=Numbered(job.run_uuid)
+        )
 
     def _machine(self, job: Job, num_devices: int | None) -> MeasuredMachine | None:
         if not self.remote and is_here(self.url):
