@@ -66,7 +66,7 @@ def test_speculation_hides_the_steps() -> None:
     text = "vllm:spec_decode_num_drafts_total 3\nvllm:generation_tokens_total 100\n"
     assert "speculatively" in str(steps("vllm", Server(text))[1])
     many = Server("llamacpp:tokens_predicted_total 0\n", "llamacpp:tokens_predicted_total 12\n")
-    assert "12 tokens came in 7 pieces" in str(steps("llamacpp", many, chunks=7)[1])
+    assert "12 tokens came in 7 pieces" in str(steps("llama-cpp", many, chunks=7)[1])
 
 
 def test_tokens_whose_times_are_not_known_hide_the_steps() -> None:
@@ -91,7 +91,7 @@ def test_a_server_whose_counters_are_gone_after_the_load_says_so() -> None:
 
 
 def test_a_server_without_counters_is_told_how_to_have_them() -> None:
-    found, reason = steps("llamacpp", Server())
+    found, reason = steps("llama-cpp", Server())
     assert found == ()
     assert "HTTP 501; start it with --metrics" in str(reason)
     assert "no vllm:generation_tokens_total" in str(steps("vllm", Server("up 1\n"))[1])

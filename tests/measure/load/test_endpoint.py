@@ -17,7 +17,8 @@ from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError,
 from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
 from moe_cap.measure.engines.dialect import brief
 from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
-from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel, parse_score
+from moe_cap.measure.engines.fingerprints import NOBODY, About
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault
@@ -225,23 +226,75 @@ def told(answers: dict[str, Any]) -> OpenAiHttp:
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         answer = answers.get(request.url.path)
+        if isinstance(answer, str):
+            return httpx2.Response(200, text=answer)
         return httpx2.Response(404) if answer is None else httpx2.Response(200, json=answer)
 
     return OpenAiHttp("http://engine/v1", {}, transport=httpx2.MockTransport(handle))
 
 
+def owned_by(owner: str) -> dict[str, Any]:
+    return {"data": [{"id": "m", "owned_by": owner}]}
+
+
 @pytest.mark.parametrize(
     ("answers", "name", "version"),
     [
-        ({"/version": {"version": "0.32.0"}}, "vllm", "0.32.0"),
+        ({"/version": {"version": "0.32.0"}, "/v1/models": owned_by("vllm")}, "vllm", "0.32.0"),
+        ({"/version": {"version": "0.32.0"}, "/v1/models": owned_by("me"), "/metrics": "vllm:x 1"}, "vllm", "0.32.0"),
+        ({"/version": {"version": "1.2.1"}, "/v1/models": owned_by("tensorrt_llm"), "/metrics": ""}, None, None),
+        ({"/version": {"version": "1.2.1"}}, None, None),
         ({"/get_server_info": {"version": "0.5.23", "tp_size": 2, "internal_states": [{}]}}, "sglang", "0.5.23"),
-        ({"/props": {"build_info": "b11434", "total_slots": 4}}, "llamacpp", "b11434"),
+        ({"/props": {"build_info": "b11434", "total_slots": 4}}, "llama-cpp", "b11434"),
         ({}, None, None),
     ],
 )
 def test_an_engine_is_named_by_its_own_words(answers: dict[str, Any], name: str | None, version: str | None) -> None:
     about = told(answers).about()
     assert (about.name, about.version) == (name, version)
+
+
+SGLANG = {"version": "0.5.23", "dtype": "bfloat16", "kv_cache_dtype": "auto", "tp_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices", "attention", "kv_dtype"),
+    [
+        ({}, 8, 8, "bf16"),
+        ({"dp_size": 2, "ep_size": 16, "kv_cache_dtype": "fp8_e4m3"}, 16, 8, "fp8_e4m3"),
+        ({"dp_size": 8, "ep_size": 8, "enable_dp_attention": True}, 8, 1, "bf16"),
+        ({"pp_size": 2}, 16, 8, "bf16"),
+    ],
+)
+def test_sglang_tells_over_how_many_devices_it_is_spread_and_in_which_formats(
+    changes: dict[str, Any], devices: int, attention: int, kv_dtype: str
+) -> None:
+    about = told({"/get_server_info": SGLANG | changes}).about()
+    assert about.parallel is not None
+    assert (about.parallel.num_devices, about.parallel.tp) == (devices, attention)
+    assert (about.compute_dtype, about.kv_dtype) == ("bf16", kv_dtype)
+
+
+def test_an_attached_session_has_the_layout_that_its_server_tells(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = told({"/get_server_info": SGLANG | {"kv_cache_dtype": "fp8_e4m3"}}).about()
+    monkeypatch.setattr(OpenAiHttp, "about", lambda _http: about)
+    session = attach(serve(QUICK), tmp_path)
+    record = session.describe()
+    assert (record.tensor_parallel, record.compute_dtype, record.kv_dtype) == (8, "bf16", "fp8_e4m3")
+    architecture = parse_config(json.loads((SHIPPED / "config.json").read_text()))
+    assert session.storage(architecture).kv.bits == 8
+    session.stop()
+
+
+def test_what_a_server_is_outlasts_its_start_and_tells_it_from_another() -> None:
+    first, again, other = (
+        told({"/get_server_info": SGLANG | changes}).about().identity()
+        for changes in ({"random_seed": 7}, {"random_seed": 8, "max_total_num_tokens": 5}, {"tp_size": 4})
+    )
+    assert first == again != other
+    assert About("vllm", "0.32.0").identity() != About("vllm", "0.33.0").identity()
 
 
 def test_models_are_read_with_their_longest_sequence() -> None:
@@ -424,10 +477,11 @@ def test_a_proxy_is_neither_used_nor_shown_the_key(
     assert proxy.heard == []
 
 
-def test_an_address_without_its_ending_is_told_what_to_try(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["", "/v1/chat/completions", "/v1/models"])
+def test_an_address_without_its_ending_is_told_what_to_try(serve: Serve, tmp_path: Path, given: str) -> None:
     root = serve(QUICK).url.removesuffix("/v1")
-    chosen = engine(root)
-    with pytest.raises(EngineStartError, match=f"ends in /v1: try {root}/v1"):
+    chosen = engine(root + given)
+    with pytest.raises(EngineStartError, match=f"ends in /v1: try {root}/v1$"):
         chosen.start(chosen.launch_spec(FILES, "bf16"), tmp_path / "log.txt")
 
 

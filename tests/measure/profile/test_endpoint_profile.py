@@ -6,11 +6,14 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moe_cap.errors import InvalidInputError
+from moe_cap.measure.engines.fingerprints import NOBODY, About
+from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.load import Rules
 from moe_cap.measure.load.client import Client
 from moe_cap.measure.load.connection import Exchange
@@ -18,6 +21,7 @@ from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.profile import system
 from moe_cap.measure.prompt_cache import NO_OPENING
+from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.quantity import QUANTITIES
 from moe_cap.routing import RoutingSource
 from tests.measure.profile.conftest import Profile, write_description
@@ -398,6 +402,60 @@ def write_weights_file(folder: Path) -> Path:
     """An empty safetensors file: enough for an engine that loads nothing."""
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return folder
+
+
+def tells(monkeypatch: pytest.MonkeyPatch, about: About) -> None:
+    monkeypatch.setattr(OpenAiHttp, "about", lambda _http: about)
+
+
+SGLANG = About("sglang", "0.5.23", {"tp_size": 8}, parallel=Parallelism(tp=8))
+
+
+@pytest.mark.parametrize(
+    ("about", "given", "says"),
+    [
+        (NOBODY, (), "say it with --num-devices"),
+        (About("vllm", "0.32.0"), (), "say it with --num-devices"),
+        (SGLANG, ("--num-devices", "2"), "runs on 8 devices"),
+    ],
+)
+def test_a_number_of_devices_is_told_by_somebody_and_by_all_alike(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch,
+    about: About, given: tuple[str, ...], says: str,
+) -> None:  # fmt: skip
+    tells(monkeypatch, about)
+    asked = ("--remote", "--hardware", "h100-sxm-80gb", *given)
+    assert says in profile.fails("--api-url", serve(QUICK).url, "--model", words, *SHAPE, *asked, code=2)
+
+
+def test_a_server_that_tells_its_layout_is_counted_with_all_its_devices(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells(monkeypatch, SGLANG)
+    asked = ("--remote", "--hardware", "h100-sxm-80gb")
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, *asked)
+    (result,) = profile.results()
+    assert (result.engine.tensor_parallel, result.hardware.num_devices) == (8, 8)
+
+
+def test_a_machine_with_several_gpus_wants_to_know_how_many(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = system.detect_machine()
+    gpu = replace(here.processor, device_id="l4-24gb", name="NVIDIA L4")
+    monkeypatch.setattr(system, "detect_machine", lambda: replace(here, devices=(gpu, gpu)))
+    asked = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE)
+    assert "say it with --num-devices" in profile.fails(*asked, code=2)
+
+
+def test_another_server_at_the_same_address_is_measured_anew(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE)
+    for about, kept in ((About("vllm", "1"), False), (About("vllm", "1"), True), (About("vllm", "2"), False)):
+        tells(monkeypatch, about)
+        profile(*asked)
+        assert ("measured before, kept" in profile.err) is kept
 
 
 def test_a_machine_that_was_only_named_has_the_catalogues_peaks_and_no_probe(

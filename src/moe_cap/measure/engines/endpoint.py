@@ -32,8 +32,9 @@ from moe_cap.measure.engines.base import (
 )
 from moe_cap.measure.engines.client_record import client_load, events_of
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, brief
+from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
-from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.replay import replay_precision, start_replayer
 from moe_cap.measure.engines.watched import Watching, watch
 from moe_cap.measure.load import (
@@ -51,6 +52,7 @@ from moe_cap.measure.load import (
 )
 from moe_cap.measure.lock_step import route_alike
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.metrics.parallelism import SINGLE_DEVICE
 from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, storage_of
 from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
@@ -156,8 +158,9 @@ class EndpointSession:
         return int(self._served.max_tokens or config.get("max_position_embeddings") or 2048)
 
     def describe(self) -> EngineRecord:
-        """What the server says about itself; the precision is what we were told."""
+        """What the server says about itself, one device where it does not say; the precision is what we were told."""
         about = self._introduction
+        spread = about.parallel or SINGLE_DEVICE
         arguments: dict[str, JsonValue] = {"served_model": self._served.name, "client_dialect": self._dialect.name}
         arguments["routing_pass"] = self._routed_by() if self.routes else None
         return EngineRecord(
@@ -165,14 +168,20 @@ class EndpointSession:
             version=about.version,
             arguments={**about.arguments, **arguments},
             weights_dtype=self._spec.precision,
-            kv_dtype=None,
-            compute_dtype=None,
+            kv_dtype=about.kv_dtype,
+            compute_dtype=about.compute_dtype,
+            tensor_parallel=spread.tp,
+            expert_parallel=spread.ep,
+            data_parallel=spread.dp,
+            pipeline_parallel=spread.pp,
         )
 
     def storage(self, architecture: Architecture) -> StoragePlan:
-        """As the checkpoint is stored where it is quantised, else as the precision that we were told says."""
+        """As the checkpoint is stored where it is quantised, else as we were told; the cache as the server says."""
         stored = read_quantization(self._spec.files.folder, self._spec.files.config)
-        return stored if stored.rules else storage_of(architecture, self._spec.precision)
+        plan = stored if stored.rules else storage_of(architecture, self._spec.precision)
+        cache = self._introduction.kv_dtype
+        return plan if cache is None else plan.with_kv(cache)
 
     def weights_bytes(self) -> float | None:
         """Of the files, where they are here and stored as we were told: the server does not tell how it keeps them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 from anyio import fail_after
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from moe_cap.errors import AccessDeniedError, EngineStartError, ServerError
 from moe_cap.measure.engines.base import Continuation, Score
+from moe_cap.measure.engines.fingerprints import FINGERPRINTS, NOBODY, About
 from moe_cap.measure.load import Limits
 
 ASIDE_S = 3.0
@@ -27,65 +28,11 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One entry of /v1/models; `max_tokens` is None where the server does not tell."""
+    """One entry of /v1/models; what the server does not tell is None."""
 
     name: str
     max_tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """How the server described itself; `name` is None when no engine was recognised.
-
-    Attributes:
-        keeps_connections: whether a connection lives on after a stream, as the server announces.
-    """
-
-    name: str | None
-    version: str | None
-    arguments: Mapping[str, JsonValue]
-    keeps_connections: bool = True
-
-
-class Describe(Protocol):
-    """Turns an engine's own answer into `About`; None when it is another engine's."""
-
-    def __call__(self, answer: dict[str, Any]) -> About | None:
-        """Read one answer."""
-
-
-def _vllm(answer: dict[str, Any]) -> About | None:
-    """GET /version of vLLM: one key."""
-    return About("vllm", str(answer["version"]), {}) if set(answer) == {"version"} else None
-
-
-def _sglang(answer: dict[str, Any]) -> About | None:
-    """GET /get_server_info of SGLang: its effective arguments, flat, and the version."""
-    if "version" not in answer or "tp_size" not in answer:
-        return None
-    plain = {name: value for name, value in answer.items() if isinstance(value, str | int | float | bool)}
-    return About("sglang", str(answer["version"]), plain)
-
-
-def _llamacpp(answer: dict[str, Any]) -> About | None:
-    """GET /props of llama-server, which says that it keeps connections and closes each after a stream (b11434)."""
-    if "build_info" not in answer:
-        return None
-    kept = ("total_slots", "model_path", "n_ctx")
-    arguments = {name: answer[name] for name in kept if name in answer}
-    return About("llamacpp", str(answer["build_info"]), arguments, keeps_connections=False)
-
-
-FINGERPRINTS: tuple[tuple[str, Describe], ...] = (
-    ("/get_server_info", _sglang),
-    ("/props", _llamacpp),
-    ("/version", _vllm),
-)
-"""Where each engine tells about itself, below the server's root."""
-
-
-NOBODY = About(None, None, {})
-"""A server that no fingerprint fits."""
+    owner: str | None = None
 
 
 class OpenAiHttp:
@@ -123,7 +70,9 @@ class OpenAiHttp:
         """
         record = self._json("GET", f"{self._url}/models", None, self._limits.silence_s)
         try:
-            return tuple(ServedModel(str(item["id"]), item.get("max_model_len")) for item in record["data"])
+            return tuple(
+                ServedModel(str(item["id"]), item.get("max_model_len"), item.get("owned_by")) for item in record["data"]
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ServerError(f"{self._url}/models is no list of models: {record!r:.{SHOWN}}") from error
 
@@ -139,7 +88,8 @@ class OpenAiHttp:
         except AccessDeniedError:
             raise
         except ServerError as error:
-            ending = "" if self._url.endswith("/v1") else f"; such an address ends in /v1: try {self._url}/v1"
+            root = self._url.partition("/v1/")[0]
+            ending = "" if self._url.endswith("/v1") else f"; such an address ends in /v1: try {root}/v1"
             raise EngineStartError(f"no OpenAI-compatible server answers at {self._url}: {error}{ending}") from error
         names = ", ".join(model.name for model in models) or "none"
         chosen = [model for model in models if wanted in {None, model.name}]
@@ -155,10 +105,14 @@ class OpenAiHttp:
                 answer = self._json("GET", self._root + path, None, self._aside_s)
             except ServerError:
                 continue
-            found = describe(answer)
+            found = describe(answer, self)
             if found is not None:
                 return found
         return NOBODY
+
+    def owners(self) -> frozenset[str]:
+        """Who owns the models, by the server's words; raises as `models` does."""
+        return frozenset(model.owner for model in self.models() if model.owner is not None)
 
     def score(self, model: str, continuation: Continuation) -> Score:
         """Score one continuation by echoing the prompt with its log-probabilities.

@@ -28,15 +28,13 @@ from moe_cap.measure.engines.launched import ServerEngine, ServerSession, packag
 from moe_cap.measure.engines.passes import or_unaligned
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.sglang_log import IN_TURN, parse_prompt_passes, takes_turns
-from moe_cap.measure.engines.stored_weights import DTYPES, check_method, effective_plan, held_bytes, launch_dtype
+from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
 from moe_cap.measure.engines.turns import PromptPass, steps_of_turns
 from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
-from moe_cap.result import EngineRecord
 
-PRECISIONS = {name: precision for precision, name in DTYPES.items()}
 LOADED = re.compile(r"Load weight end\..*?quant=(?P<method>[\w-]+)")
 ROUTED_AT_ONCE = 8
 OTHERWISE = f"how SGLang forms its passes is known only where its settings say {dict(IN_TURN)}"
@@ -163,23 +161,6 @@ class SglangSession(ServerSession):
         self._routing_spec = engine.routing_spec(spec)
         method = loaded_method(server.said()) or self._about.arguments.get("quantization")
         check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))
-
-    def describe(self) -> EngineRecord:
-        """By /get_server_info of the timed server."""
-        record = super().describe()
-        told = record.arguments
-        compute = PRECISIONS.get(str(told.get("dtype")))
-        cache = str(told.get("kv_cache_dtype", "auto"))
-        return record.model_copy(
-            update={
-                "compute_dtype": compute,
-                "kv_dtype": compute if cache == "auto" else PRECISIONS.get(cache, cache),
-                "tensor_parallel": int(str(told.get("tp_size", 1))),
-                "expert_parallel": int(str(told.get("ep_size", 1))),
-                "data_parallel": int(str(told.get("dp_size", 1))),
-                "pipeline_parallel": int(str(told.get("pp_size", 1))),
-            }
-        )
 
     def storage(self, architecture: Architecture) -> StoragePlan:
         """As asked or as stored, with the cache that the server said; it does not say which kernels unpack."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moe_cap.errors import ConfigError, InvalidRunError
+from moe_cap.measure.engines.dtypes import DTYPES
 from moe_cap.measure.engines.launched import cast_bytes
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.offerings import ENGINES
 from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, refuse_conversion
 from moe_cap.result import EngineRecord
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
-"""Names of torch, as servers spell them."""
 BYTES = {"bf16": 2, "fp32": 4}
 
 WHOLE_NUMBERS = frozenset({"int4", "int8"})

@@ -19,8 +19,9 @@ from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.dialect import Dialect
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.fingerprints import NOBODY
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, threads_beside_the_client
-from moe_cap.measure.engines.openai_http import NOBODY, OpenAiHttp, ServedModel
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.watched import Watching
 from moe_cap.measure.load import Prompt, Target

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from moe_cap.measure.engines.stored_weights import DTYPES
+from moe_cap.measure.engines.dtypes import DTYPES
 
 PRECISIONS = {f"torch.{name}": precision for precision, name in DTYPES.items()}
 CONFIG = re.compile(r"Initializing a V1 LLM engine \(v(?P<version>[^)]+)\) with config: (?P<config>.*)")

@@ -43,7 +43,7 @@ class Scheduler:
 
 SCHEDULERS = {
     "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None),
-    "llamacpp": Scheduler(steps_of_arrivals, "llamacpp:tokens_predicted_total", None, "--metrics"),
+    "llama-cpp": Scheduler(steps_of_arrivals, "llamacpp:tokens_predicted_total", None, "--metrics"),
 }
 """By the name that the server gives itself."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -12,9 +13,13 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import parse_config
 from moe_cap.errors import DenseModelError, ProfileError, SubmissionError
+from moe_cap.hardware import detect_machine
+from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.hardware.own_figures import read_own_figures
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.endpoint import EndpointEngine
+from moe_cap.measure.engines.fingerprints import About
+from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.evaluate import Job, Subject
 from moe_cap.measure.load import Limits, Rules
@@ -73,7 +78,7 @@ class Launched:
         return Subject(files, engine, spec, arguments, num_devices)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """A server that runs already.
 
@@ -108,9 +113,15 @@ class Endpoint:
         """No engine of the registry: a submission cannot ask for an address."""
         return ENDPOINT
 
+    @cached_property
+    def about(self) -> About:
+        """What it tells of itself; it is asked once."""
+        return OpenAiHttp(self.url, self.headers, self.limits).about()
+
     def identity(self) -> JsonValue:
-        """Address, served name, and how the routing is had."""
-        return {"url": self.url, "served": self.model, "replay": self.replay, "remote": self.remote}
+        """Address, served name, how the routing is had, and what the server is: it may be another one by now."""
+        asked: dict[str, JsonValue] = {"url": self.url, "served": self.model, "replay": self.replay}
+        return {**asked, "remote": self.remote, "about": self.about.identity()}
 
     def options(self) -> list[tuple[str, object]]:
         """The address itself is nobody else's business."""
@@ -125,28 +136,47 @@ class Endpoint:
         """The server as an engine; nothing is started.
 
         Raises:
-            ProfileError: arguments for a server that runs already, or a remote machine that nobody named.
+            ProfileError: arguments for a server that runs already, a remote machine that nobody named, or a number of
+                devices that nobody tells or that the server tells otherwise.
         """
         if arguments:
             raise ProfileError(f"{self.url} runs already: it takes no engine arguments", key="engine_args")
         rules = replace(RULES, max_degenerate_share=1.0) if files.random_weights else RULES
         engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules)
         spec = engine.launch_spec(files, job.submission.precision)
-        return Subject(
-            files, engine, spec, (), num_devices, self._machine(job, num_devices), opening=Numbered(job.run_uuid)
-        )
-
-    def _machine(self, job: Job, num_devices: int | None) -> MeasuredMachine | None:
-        if not self.remote and is_here(self.url):
-            return None
-        if job.submission.hardware is None:
+        elsewhere = self.remote or not is_here(self.url)
+        if elsewhere and job.submission.hardware is None:
             raise ProfileError(
                 f"{self.url} is on another machine: say which with --hardware (see moe-cap hardware), and how many "
                 "devices with --num-devices",
                 key="hardware",
             )
-        own = read_own_figures(job.settings.machine) if job.settings.machine else None
-        return name_machine(job.submission.hardware, num_devices or 1, own)
+        number = self._num_devices(job.submission.hardware, num_devices, elsewhere=elsewhere)
+        machine = named(job, number) if elsewhere else None
+        return Subject(files, engine, spec, (), number, machine, opening=Numbered(job.run_uuid))
+
+    def _num_devices(self, hardware: str | None, given: int | None, *, elsewhere: bool) -> int:
+        spread = self.about.parallel
+        told = None if spread is None else spread.num_devices
+        if None not in {told, given} and told != given:
+            raise ProfileError(
+                f"{self.url} says that it runs on {told} devices ({spread}), --num-devices says {given}: leave it out",
+                key="num_devices",
+            )
+        number = told or given
+        if number is None and hardware != CPU_PROBED and (elsewhere or hardware or len(detect_machine().gpus) > 1):
+            raise ProfileError(
+                f"{self.url} does not tell on how many devices it runs, by which peaks and costs are multiplied: say it"
+                " with --num-devices (tensor parallel size x data parallel size x pipeline stages)",
+                key="num_devices",
+            )
+        return number or 1
+
+
+def named(job: Job, num_devices: int) -> MeasuredMachine:
+    """The machine that a submission names, which cannot be looked at from here."""
+    own = read_own_figures(job.settings.machine) if job.settings.machine else None
+    return name_machine(job.submission.hardware or "", num_devices, own)
 
 
 def is_here(url: str) -> bool:
