@@ -135,6 +135,7 @@ ENGINES: dict[str, EngineOffer] = {
             "Returned by its fork of SGLang in a second pass over the same tokens.",
             "Streaming client, closed loop, against its stock server in a process of its own; never run here.",
             listed=False,
+            offloads=True,
             environment="ktransformers",
         ),
         EngineOffer(

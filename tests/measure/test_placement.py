@@ -97,6 +97,7 @@ def test_the_gpus_of_a_run_start_at_its_device() -> None:
     ("name", "arguments", "words"),
     [
         ("transformers", {}, "nothing is offloaded"),
+        ("ktransformers", {}, "weights are offloaded, and"),
         ("transformers-offload", {"modules_by_place": {"cpu": 3, "disk": 2}}, "3 modules on cpu, 2 modules on disk"),
         ("llama-cpp-offload", {}, "weights are offloaded, and"),
         ("vllm", {"given_arguments": ["--cpu-offload-gb", "4"]}, "does not tell whether"),
@@ -105,7 +106,15 @@ def test_the_gpus_of_a_run_start_at_its_device() -> None:
 )
 def test_only_an_engine_that_keeps_its_weights_says_so(name: str, arguments: dict[str, Any], words: str) -> None:
     record = engine(**arguments).model_copy(update={"name": name})
-    assert words in why_no_offload_bytes(record)
+    assert words in why_no_offload_bytes(record, ours=True)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("vllm", {}), ("sglang", {"cpu_offload_gb": 40}), ("llama-cpp", {})])
+def test_of_an_engine_that_somebody_else_started_nobody_knows_where_its_weights_lie(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    record = engine(**arguments).model_copy(update={"name": name})
+    assert "does not tell whether" in why_no_offload_bytes(record, ours=False)
 
 
 def test_a_device_that_cannot_be_probed_is_refused() -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.expert_trace import trace_name, write_trace
 from moe_cap.hardware import detect_machine
@@ -35,6 +37,7 @@ from moe_cap.measure.probe import busy_share, probe_machine, uuid_of
 from moe_cap.measure.progress import Progress
 from moe_cap.measure.prompt_cache import NO_OPENING, Opening
 from moe_cap.measure.prompts import Passages, Prompts, solved_problems, worked_examples
+from moe_cap.measure.publishable import publishable
 from moe_cap.measure.request_log import write_requests
 from moe_cap.precision import StoragePlan, read_quantization, refuse_conversion
 from moe_cap.result import METRICS_VERSION, AccuracyRecord, EngineRecord, ModelRecord, Result, result_id
@@ -84,6 +87,7 @@ class Subject:
         num_devices: that it runs on, where somebody says so; None takes what the engine tells.
         elsewhere: the machine that it runs on, where that is another one than this: its power cannot be read from here.
         opening: of the prompts, where a cache that is not ours might know them.
+        ours: the engine is started here, so nothing decides how it runs but our arguments and the given ones.
     """
 
     files: ModelFiles
@@ -93,6 +97,7 @@ class Subject:
     num_devices: int | None = None
     elsewhere: MeasuredMachine | None = None
     opening: Opening = NO_OPENING
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +155,10 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     how = subject.engine.probe().routing
     idle_w = idle.only(found.machine.gpus).watts if idle is not None else None
     no_power = meter.only(found.machine.gpus).reason
+    engine = _published(found.engine, subject.arguments)
     system = System(
         architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine),
-        found.weights_bytes, why_no_offload_bytes(_with_arguments(found.engine, subject.arguments)),
+        found.weights_bytes, why_no_offload_bytes(engine, ours=subject.ours),
     )  # fmt: skip
     environment = describe_environment(CHECKOUT, job.environ)
     return Result(
@@ -165,7 +171,7 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
         run_uuid=job.run_uuid,
         citation=None,
         model=_model_record(subject.files, architecture, found.weights_bytes),
-        engine=_with_arguments(found.engine, subject.arguments),
+        engine=engine,
         precision=asked.precision,
         hardware=found.machine.record(peaks.compute_dtype),
         points=tuple(build_point(level, system) for level in found.levels),
@@ -212,10 +218,10 @@ def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | Non
     return replace(known, gpus=gpus_of(device, number))
 
 
-def _with_arguments(record: EngineRecord, arguments: tuple[str, ...]) -> EngineRecord:
-    if not arguments:
-        return record
-    return record.model_copy(update={"arguments": {**record.arguments, "given_arguments": list(arguments)}})
+def _published(record: EngineRecord, given: tuple[str, ...]) -> EngineRecord:
+    """The record with the arguments that were given, and without what nobody else may see."""
+    arguments: dict[str, JsonValue] = {**record.arguments, **({"given_arguments": list(given)} if given else {})}
+    return record.model_copy(update={"arguments": publishable(arguments)})
 
 
 def _passages(job: Job) -> Passages:

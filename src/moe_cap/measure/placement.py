@@ -59,8 +59,13 @@ def layout_of(record: EngineRecord) -> Parallelism:
     )
 
 
-def why_no_offload_bytes(record: EngineRecord) -> str:
-    """Why nobody knows the bytes that a step brings in from outside the devices' memory: there are none, or untold."""
+def why_no_offload_bytes(record: EngineRecord, *, ours: bool) -> str:
+    """Why nobody knows the bytes that a step brings in from outside the devices' memory: there are none, or untold.
+
+    Args:
+        record: of the engine; one that was started elsewhere may go by the same name and keep weights anywhere.
+        ours: it was started here, by arguments that are known.
+    """
     places = record.arguments.get(PLACES_KEY)
     offer = ENGINES.get(record.name or "")
     if isinstance(places, dict):
@@ -68,7 +73,7 @@ def why_no_offload_bytes(record: EngineRecord) -> str:
         return f"weights are offloaded ({told}), and the engine does not tell the bytes that a step brings in"
     if offer is not None and offer.offloads:
         return "weights are offloaded, and the engine does not tell the bytes that a step brings in"
-    if offer is None or record.arguments.get("given_arguments"):
+    if offer is None or not ours or record.arguments.get("given_arguments"):
         return "the engine does not tell whether weights are offloaded"
     return "nothing is offloaded: all weights lie in the device's memory"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -375,6 +376,7 @@ def test_a_client_that_limits_the_run_makes_it_invalid(
         (("--engine", "abacus"), "no engine 'abacus'"),
         (("--engine", "endpoint"), "no engine 'endpoint'"),
         (("--engine", "fake", "--", "--api-key", "sk-1"), "an API key is no argument"),
+        (("--engine", "fake", "--", "--hf-token", "sk-1"), "an API key is no argument"),
         (("--engine", "fake", "--", "--port", "1"), "set by the profile itself"),
         (("--engine", "fake", "--sweep", "tp=1"), "sweeping it changes nothing"),
         (("--engine", "fake", "--sweep", "tp"), "give NAME=VALUE"),
@@ -446,6 +448,23 @@ def test_a_machine_with_several_gpus_wants_to_know_how_many(
     monkeypatch.setattr(system, "detect_machine", lambda: replace(here, devices=(gpu, gpu)))
     asked = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE)
     assert "say it with --num-devices" in profile.fails(*asked, code=2)
+
+
+def test_keys_addresses_and_folders_that_a_server_tells_are_in_no_file(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "api_key": "sk-1-covert", "admin_api_key": "sk-2-covert", "hf_token": "sk-3-covert", "host": "10.9.8.7",
+        "model_path": "/home/covert/models/moe", "max_total_tokens": 4096, "tp_size": 1,
+    }  # fmt: skip
+    tells(monkeypatch, replace(SGLANG, arguments=told, parallel=Parallelism()))
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--publish")
+    (result,) = profile.results()
+    assert result.engine.arguments["model_path"] == "moe"
+    assert result.engine.arguments["max_total_tokens"] == 4096
+    for path in [*profile.output.rglob("*"), *profile.store.rglob("*")]:
+        if path.is_file():
+            assert not re.search(rb"covert|10\.9\.8\.7", path.read_bytes()), path
 
 
 def test_another_server_at_the_same_address_is_measured_anew(

@@ -18,6 +18,7 @@ from moe_cap.errors import ProfileError
 from moe_cap.measure.load.schedule import Lengths
 from moe_cap.measure.profile.config import ProfileConfig
 from moe_cap.measure.profile.system import Place
+from moe_cap.measure.publishable import is_secret
 from moe_cap.result import METRICS_VERSION, SCHEMA_VERSION
 from moe_cap.submission import Arrivals, Submission, parse_submission
 
@@ -26,7 +27,6 @@ OURS = frozenset({"--host", "--port", "-m", "--model", "--model-path", "--served
 """Arguments that say where the server is and what it serves: the profile says that itself."""
 LONGEST = {"input_tokens": 16_384, "output_tokens": 4_096}
 """Of a dataset's own requests."""
-SECRET = re.compile(r"^--(?:admin-)?api-key(?:-file)?(?:=|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _combinations(sweep: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]
 
 def _check_arguments(config: ProfileConfig) -> None:
     for argument in config.engine_args:
-        if SECRET.match(argument):
+        if is_secret(argument):
             raise ProfileError(
                 "an API key is no argument: arguments are part of the published record", key="engine_args"
             )

@@ -153,7 +153,7 @@ class Endpoint:
             )
         number = self._num_devices(job.submission.hardware, num_devices, elsewhere=elsewhere)
         machine = named(job, number) if elsewhere else None
-        return Subject(files, engine, spec, (), number, machine, opening=Numbered(job.run_uuid))
+        return Subject(files, engine, spec, (), number, machine, opening=Numbered(job.run_uuid), ours=False)
 
     def _num_devices(self, hardware: str | None, given: int | None, *, elsewhere: bool) -> int:
         spread = self.about.parallel
