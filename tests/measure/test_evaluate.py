@@ -306,7 +306,7 @@ def test_the_engine_is_stopped_when_the_walk_fails(
     assert stopped == [True]
 
 
-def test_repetitions_with_other_tokens_are_traced_apart(tiny_files: Any, tmp_path: Path) -> None:
+def test_repetitions_with_other_prompts_or_tokens_are_traced_apart(tiny_files: Any, tmp_path: Path) -> None:
     from moe_cap.architecture import parse_config
     from tests.measure.engine_contract import make_requests
 
@@ -320,6 +320,9 @@ def test_repetitions_with_other_tokens_are_traced_apart(tiny_files: Any, tmp_pat
     assert traces[1] is traces[2]
     assert traces[0].agreement is not None
     assert traces[0].agreement < traces[1].agreement == 1.0
+    others = tuple(replace(request, prompt=request.prompt[::-1]) for request in requests)
+    behind = level.trace_repeats(session, [other, replace(other, requests=others)], 2, architecture, lambda share: None)
+    assert behind[0] is not behind[1]
 
 
 @pytest.mark.parametrize(
