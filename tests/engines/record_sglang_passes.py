@@ -13,15 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moe_cap.measure.engines.base import EngineRun, Request
+from moe_cap.measure.engines.base import Request
 from moe_cap.measure.engines.launched import ServerSession
 from moe_cap.measure.engines.sglang_log import PREFILL
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.submission import Submission
 from tests.engines.conftest import write_olmoe
+from tests.engines.recorded_runs import CONCURRENCIES, as_record, make_shapes, name_of
 from tests.engines.server_contract import PATIENT
 from tests.engines.sglang_passes import of_message, telling, told_passes
-from tests.engines.test_sglang import SglangOnAProcessor, make_shapes
+from tests.engines.test_sglang import SglangOnAProcessor
 
 FIXTURE = Path(__file__).parents[1] / "measure" / "fixtures" / "sglang-0.5.23-passes.jsonl"
 CHUNKS = (4096, 64)
@@ -46,8 +47,8 @@ def record(files: ModelFiles, chunk: int, folder: Path) -> list[dict[str, Any]]:
     try:
         return [
             carry(session, make_shapes(files, concurrency, equal=equal), concurrency, folder)
-            | {"name": f"chunk {chunk}, concurrency {concurrency}, {'equal' if equal else 'unequal'}"}
-            for concurrency in (1, 3, 8)
+            | {"name": f"chunk {chunk}, {name_of(concurrency, equal=equal)}"}
+            for concurrency in CONCURRENCIES
             for equal in (True, False)
         ]
     finally:
@@ -61,17 +62,9 @@ def carry(session: ServerSession, requests: Sequence[Request], concurrency: int,
         run = session.run(requests, concurrency)
     said = session.server.said()[before:].splitlines()
     return {
-        "requests": [[len(request.prompt), request.output_tokens] for request in requests],
         "log": [line for line in said if PREFILL.search(line)],
         "passes": [of_message(told) for told in passes],
-        **times(run),
-    }
-
-
-def times(run: EngineRun) -> dict[str, Any]:
-    return {
-        "sent_s": [round(done.sent_s - run.started_s, 6) for done in run.completions],
-        "token_s": [[round(at_s - run.started_s, 6) for at_s in done.token_s] for done in run.completions],
+        **as_record(requests, run),
     }
 
 

@@ -11,9 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moe_cap.measure.engines.base import Completion, Continuation, Request, Session
-from moe_cap.measure.engines.llama_cpp import LlamaCppEngine
+from moe_cap.measure.engines.launched import ServerSession
+from moe_cap.measure.engines.llama_cpp import LlamaCppEngine, recording
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.model_files import ModelFiles
+from tests.engines.recorded_runs import SEVERAL, make_shapes
 from tests.engines.server_contract import (
     OUTPUT,
     PATIENT,
@@ -24,6 +26,7 @@ from tests.engines.server_contract import (
     make_requests,
     measure,
 )
+from tests.engines.written_passes import WritingServer, carry_truthfully, of_llama_cpp, told_at_last
 
 ENGINE = LlamaCppEngine(rules=PATIENT)
 
@@ -56,6 +59,32 @@ class TestLlamaCpp(ServerContract):
         told = measured.record.arguments
         assert (told["device"], told["devices"]) == ("cpu", [])
         assert told["processor"]
+
+
+def start_recording(files: ModelFiles, folder: Path) -> ServerSession:
+    return ENGINE.start(recording(ENGINE.launch_spec(files, "fp32")), folder / "engine.log")
+
+
+@pytest.fixture(scope="module")
+def writing(shipped_files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WritingServer]:
+    session = start_recording(shipped_files, tmp_path_factory.mktemp("writing"))
+    yield of_llama_cpp(session, shipped_files)
+    session.stop()
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_passes_of_one_user_are_read_off_the_arrivals(
+    writing: WritingServer, shipped_files: ModelFiles, equal: bool
+) -> None:
+    told_at_last(writing, make_shapes(shipped_files, 1, equal=equal), 1)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("concurrency", SEVERAL)
+def test_passes_of_several_users_are_read_as_llama_cpp_wrote_them_down_or_not_at_all(
+    writing: WritingServer, shipped_files: ModelFiles, concurrency: int, equal: bool
+) -> None:
+    carry_truthfully(writing, make_shapes(shipped_files, concurrency, equal=equal), concurrency)
 
 
 @pytest.fixture(scope="module")

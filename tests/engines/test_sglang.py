@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from moe_cap.measure.engines.base import LaunchSpec, Request
+from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.launched import ServerSession
 from moe_cap.measure.engines.sglang import UNALIGNED, SglangEngine
 from moe_cap.measure.model_files import ModelFiles
+from tests.engines.recorded_runs import CONCURRENCIES, make_shapes
 from tests.engines.server_contract import PATIENT, ServerContract
 from tests.engines.sglang_passes import as_told, of_message, prompts_of, telling, told_passes
 
@@ -49,18 +50,8 @@ def told_session(olmoe_files: ModelFiles, tmp_path_factory: pytest.TempPathFacto
     session.stop()
 
 
-def make_shapes(files: ModelFiles, concurrency: int, *, equal: bool) -> list[Request]:
-    """Requests of a closed loop, of one length or of many."""
-    last = files.config["vocab_size"] - 3
-    lengths = [(24, 20) if equal else (10 + 13 * i % 50, 8 + 7 * i % 25) for i in range(2 * concurrency + 2)]
-    return [
-        Request(f"r{i}", tuple((17 * i + 5 * j) % last + 3 for j in range(prompt)), output)
-        for i, (prompt, output) in enumerate(lengths)
-    ]
-
-
 @pytest.mark.parametrize("equal", [True, False])
-@pytest.mark.parametrize("concurrency", [1, 3, 8])
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
 def test_passes_read_off_the_arrivals_are_those_that_sglang_told(
     told_session: ServerSession, olmoe_files: ModelFiles, tmp_path: Path, concurrency: int, equal: bool
 ) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from moe_cap.measure.engines.base import LaunchSpec
-from moe_cap.measure.engines.vllm import TRACE, RecordingWorker, VllmEngine
-from moe_cap.measure.engines.vllm_routing import parse_trace
+from moe_cap.measure.engines.vllm import RecordingWorker, VllmEngine
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.submission import Submission
 from tests.engines.conftest import SHIPPED
-from tests.engines.server_contract import PATIENT, TOGETHER, ServerContract, make_requests
+from tests.engines.recorded_runs import SEVERAL, make_shapes
+from tests.engines.server_contract import PATIENT, ServerContract
 from tests.engines.wide_heads import widen_heads
+from tests.engines.written_passes import WritingServer, carry_truthfully, of_vllm, told_at_last
 
 
 class EagerVllm(VllmEngine):
@@ -41,21 +42,24 @@ class TestVllm(ServerContract):
     instead: ClassVar[dict[str, str]] = {"shipped_files": "shipped_files_with_wide_heads"}
 
 
-def test_passes_read_off_the_arrivals_are_those_that_vllm_wrote_down(olmoe_files: ModelFiles, tmp_path: Path) -> None:
-    requests = make_requests(olmoe_files, 12)
+@pytest.fixture(scope="module")
+def writing(olmoe_files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WritingServer]:
     spec = RecordingWorker().spec(ENGINE.launch_spec(olmoe_files, "fp32"))
-    session = ENGINE.start(spec, tmp_path / "engine.log")
-    try:
-        session.warm_up(requests, TOGETHER)
-        with Path(session.server.fill(TRACE)).open(encoding="utf-8") as trace:
-            trace.read()
-            run = session.run(requests, TOGETHER)
-            passes = parse_trace(trace)
-    finally:
-        session.stop()
-    written = [sorted((member.first_position, member.num_tokens) for member in one.members) for one in passes]
-    assert sum(number for one in written for _, number in one) == sum(
-        len(request.prompt) + request.output_tokens - 1 for request in requests
-    )
-    read = [sorted((member.first_position, member.num_tokens) for member in step.members) for step in run.steps]
-    assert read in ([], written), "told nothing, or the truth"
+    session = ENGINE.start(spec, tmp_path_factory.mktemp("writing") / "engine.log")
+    yield of_vllm(session)
+    session.stop()
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_passes_of_one_user_are_read_off_the_arrivals(
+    writing: WritingServer, olmoe_files: ModelFiles, equal: bool
+) -> None:
+    told_at_last(writing, make_shapes(olmoe_files, 1, equal=equal), 1)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("concurrency", SEVERAL)
+def test_passes_of_several_users_are_read_as_vllm_wrote_them_down_or_not_at_all(
+    writing: WritingServer, olmoe_files: ModelFiles, concurrency: int, equal: bool
+) -> None:
+    carry_truthfully(writing, make_shapes(olmoe_files, concurrency, equal=equal), concurrency)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +15,17 @@ from hypothesis import strategies as st
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import Completion, Member, Request
 from moe_cap.routing import StepKind
+from tests.engines.recorded_runs import completions_of, compositions, read_runs, requests_of, whole
 
 STEP_S = 0.01
 PLENTY = 10_000
+FIXTURES = Path(__file__).parent / "fixtures"
+RECORDED = {
+    f"{name}, {run['name']}": run
+    for name in ("vllm-0.32", "llama-cpp-b11434")
+    for run in read_runs(FIXTURES / f"{name}-passes.jsonl")
+}
+"""Written by tests/engines/record_arrivals.py."""
 
 
 def simulate(
@@ -137,3 +147,11 @@ def test_a_failed_request_tells_no_passes() -> None:
     requests = asked(2)
     completions, _ = simulate(requests, 2, 0, 0.0)
     assert steps_of_arrivals(requests, [completions[0], replace(completions[1], error="died")], PLENTY) == ()
+
+
+@pytest.mark.parametrize("run", RECORDED.values(), ids=RECORDED)
+def test_passes_of_real_servers_are_those_that_they_wrote_down(run: dict[str, Any]) -> None:
+    requests = requests_of(run)
+    assert whole(run["passes"], requests)
+    steps = steps_of_arrivals(requests, completions_of(run), PLENTY)
+    assert compositions(steps) == run["passes"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from moe_cap.measure.engines.base import Completion, EngineStep, Member, Request
 from moe_cap.measure.engines.sglang_log import parse_prompt_passes
 from moe_cap.measure.engines.turns import PromptPass, steps_of_turns
 from moe_cap.routing import StepKind
+from tests.engines.recorded_runs import completions_of, read_runs, requests_of
 from tests.engines.sglang_passes import as_told, prompts_of
 
 START_S, STEP_S = 5.0, 0.01
@@ -213,17 +213,9 @@ def test_a_failed_request_or_a_single_token_tells_no_passes() -> None:
         assert steps_of_turns(requests, [first, odd], server.listed) == ()
 
 
-def recorded() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in FIXTURE.read_text().splitlines()]
-
-
-@pytest.mark.parametrize("run", recorded(), ids=lambda run: run["name"])
+@pytest.mark.parametrize("run", read_runs(FIXTURE), ids=lambda run: run["name"])
 def test_passes_of_sglang_are_those_that_it_told_itself(run: dict[str, Any]) -> None:
-    requests = [Request(f"r{i}", (1,) * prompt, output) for i, (prompt, output) in enumerate(run["requests"])]
-    completions = [
-        Completion(request.id, (1,) * request.output_tokens, sent_s, tuple(token_s), token_s[-1])
-        for request, sent_s, token_s in zip(requests, run["sent_s"], run["token_s"], strict=True)
-    ]
-    steps = steps_of_turns(requests, completions, parse_prompt_passes("\n".join(run["log"])))
+    requests = requests_of(run)
+    steps = steps_of_turns(requests, completions_of(run), parse_prompt_passes("\n".join(run["log"])))
     assert [as_told(step, prompts_of(requests)) for step in steps] == list(map(tuple, run["passes"]))
     assert sum(step.kind is not StepKind.MIXED for step in steps) > len(steps) / 2
