@@ -98,17 +98,17 @@ def test_the_key_is_shown_to_the_server(words: str, profile: Profile, monkeypatc
         import threading
 
         def hear() -> None:
-            client, _ = listener.accept()
-            heard.append(client.recv(65536))
-            client.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 6\r\n\r\nnot so")
-            client.close()
+            while True:
+                client, _ = listener.accept()
+                heard.append(client.recv(65536))
+                client.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 6\r\n\r\nnot so")
+                client.close()
 
-        thread = threading.Thread(target=hear)
-        thread.start()
+        threading.Thread(target=hear, daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         assert "401" in profile.fails("--api-url", url, "--model", words, *SHAPE, code=1)
-        thread.join()
-    assert b"Bearer sk-1" in heard[0]
+    assert heard
+    assert all(b"Bearer sk-1" in asked for asked in heard)
 
 
 def test_an_open_loop_keeps_its_schedule_in_the_record(serve: Serve, words: str, profile: Profile) -> None:
