@@ -17,8 +17,9 @@ from moe_cap.measure.engines import llama_cpp, server, sglang, transformers_serv
 from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec
 from moe_cap.measure.engines.dialect import DIALECTS
 from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
-from moe_cap.measure.engines.openai_http import About, OpenAiHttp, ServedModel
+from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.passes import UNALIGNED
 from moe_cap.measure.engines.sglang_log import IN_TURN
 from moe_cap.measure.load import (
@@ -29,6 +30,7 @@ from moe_cap.measure.load import (
     TokenCounting,
     constant,
 )
+from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.metrics.latency import measurement_window
 from tests.measure.test_server import ENGINE, mock, requests, server_pids
@@ -88,7 +90,7 @@ class Tokenizer:
         return "".join(map(chr, tokens))
 
 
-def answered(plan: LoadPlan) -> LoadRun:
+def answered(plan: LoadPlan, *_measuring: object) -> LoadRun:
     """A server that is idle before every request, and gives a token every `GAP_S`."""
     events = []
     for index, prompt in enumerate(plan.prompts):
@@ -102,7 +104,7 @@ def answered(plan: LoadPlan) -> LoadRun:
         events.append(told)
     timings = tuple(each.timing(planned=plan.arrivals.concurrency is None) for each in events)
     window = measurement_window(timings, plan.arrivals.concurrency)
-    return LoadRun(0.0, plan.arrivals, tuple(events), (), window, (), ())
+    return LoadRun(0.0, plan.arrivals, tuple(events), (), window, (Saturation((), (), 0.0, 0.0),), ())
 
 
 SGLANG_SAID = "Prefill batch, #new-seq: 1, #new-token: 3, #cached-token: 0\n"
@@ -157,7 +159,7 @@ def any_session(request: pytest.FixtureRequest, tiny_files: ModelFiles, tmp_path
 def test_every_engine_tells_its_passes_in_closed_and_open_loops(
     any_session: ServerSession, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(plan: LoadPlan) -> LoadRun:
+    def load(plan: LoadPlan, *_measuring: object) -> LoadRun:
         any_session.server.words += SGLANG_SAID * len(plan.prompts)
         return answered(plan)
 

@@ -15,7 +15,7 @@ from test_endpoint import attach, requests
 
 from moe_cap.errors import ServerError
 from moe_cap.measure.engines import endpoint
-from moe_cap.measure.engines.watched import Watch
+from moe_cap.measure.engines.watched import Unwatched
 from moe_cap.measure.level import time_level
 from moe_cap.measure.load import ClosedLoop, Limits, constant, run_load
 from moe_cap.measure.load import run as loading
@@ -108,7 +108,7 @@ def test_energy_is_that_of_the_load_and_not_of_what_an_endpoint_does_around_it(
     diary = Diary()
     monkeypatch.setattr(endpoint, "watch", diary.told("watch", endpoint.watch))
     monkeypatch.setattr(loading, "find_peer", diary.told("look up", loading.find_peer))
-    monkeypatch.setattr(Watch, "steps", diary.told("steps", Watch.steps))
+    monkeypatch.setattr(Unwatched, "steps", diary.told("steps", Unwatched.steps))
     session = attach(serve(QUICK), tmp_path, limits=Limits())
     diary.events.clear()
     session.warm_up(requests(2), 2)
