@@ -13,7 +13,8 @@ import pytest
 
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.launched import ServerSession
-from moe_cap.measure.engines.sglang import UNALIGNED, SglangEngine
+from moe_cap.measure.engines.passes import UNALIGNED
+from moe_cap.measure.engines.sglang import SglangEngine
 from moe_cap.measure.model_files import ModelFiles
 from tests.engines.recorded_runs import CONCURRENCIES, make_shapes
 from tests.engines.server_contract import PATIENT, ServerContract
