@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from moe_cap.architecture import Architecture
-from moe_cap.measure.engines.base import (
-    Attendance,
-    Completion,
-    EngineRun,
-    Request,
-    RoutingRows,
-    Session,
-    untold,
-)
+from moe_cap.measure.engines.attendance import Attendance, AttendedSession, unheard
+from moe_cap.measure.engines.base import Completion, EngineRun, Request, RoutingRows, Session
 from moe_cap.measure.join import agreement, check_rows, join_steps
 from moe_cap.measure.lock_step import batches, check_lengths
 from moe_cap.measure.power import Energy, MeteredWindow, PowerMeter
@@ -48,20 +39,12 @@ class Trace:
     agreement: float | None
 
 
-@runtime_checkable
-class AttendedSession(Protocol):
-    """A session whose passes are more than their load: one behind a server encodes, reads answers and counters too."""
-
-    def attended(self, attendance: Attendance) -> AbstractContextManager[None]:
-        """Attend the one load that is carried inside."""
-
-
 def time_level(
     session: Session,
     requests: Sequence[Request],
     concurrency: int,
     meter: PowerMeter,
-    report: Callable[[float], None] = untold,
+    report: Callable[[float], None] = unheard,
 ) -> TimedPass:
     """The timed pass: nothing is attached to the engine, and only counters are read around it.
 

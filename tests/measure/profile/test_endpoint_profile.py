@@ -17,7 +17,7 @@ from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.load import Rules
 from moe_cap.measure.load.client import Client
-from moe_cap.measure.load.connection import Exchange
+from moe_cap.measure.load.exchange import Exchange
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.profile import system

@@ -9,8 +9,7 @@ completions and steps with their members. Everything that is computed from them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -175,23 +174,6 @@ class EngineRun:
     events: tuple[Mapping[str, JsonValue], ...] = ()
 
 
-def untold(share: float) -> None:
-    """Nobody wants to know how far a load is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attendance:
-    """What goes on beside a timed load, by whoever knows when exactly it begins and ends.
-
-    Attributes:
-        window: entered right before the first send and left right after the last end, with nothing else in between.
-        report: told the share of the requests that is over, 0..1.
-    """
-
-    window: Callable[[], AbstractContextManager[None]] = nullcontext
-    report: Callable[[float], None] = untold
-
-
 @dataclass(frozen=True, slots=True)
 class RoutingRows:
     """Where the tokens of one request were sent.
@@ -306,7 +288,7 @@ class Engine(Protocol):
         """What it could do here; never starts anything."""
 
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
-        """How it would be started; a pure function.
+        """How it would be started; starts nothing.
 
         Raises:
             SubmissionError: this engine does not have this precision.

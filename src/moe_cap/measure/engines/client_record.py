@@ -22,6 +22,6 @@ def client_load(run: LoadRun) -> ClientLoad:
     )
 
 
-def events_of(run: LoadRun) -> tuple[dict[str, JsonValue], ...]:
+def kept_events(run: LoadRun) -> tuple[dict[str, JsonValue], ...]:
     """`RequestEvents` of every request, in the order of the plan, seconds since the start of the run."""
     return tuple(asdict(request) for request in run.requests)

@@ -16,8 +16,8 @@ from pydantic import JsonValue
 
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
+from moe_cap.measure.engines.attendance import Attendance
 from moe_cap.measure.engines.base import (
-    Attendance,
     Capabilities,
     Completion,
     Continuation,
@@ -30,7 +30,7 @@ from moe_cap.measure.engines.base import (
     Tokenizer,
     Untold,
 )
-from moe_cap.measure.engines.client_record import client_load, events_of
+from moe_cap.measure.engines.client_record import client_load, kept_events
 from moe_cap.measure.engines.dialect import UNTIMED, Dialect, agree_on_dialect, brief
 from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
@@ -209,7 +209,7 @@ class EndpointSession:
 
     @contextmanager
     def attended(self, attendance: Attendance) -> Iterator[None]:
-        """See `moe_cap.measure.level.AttendedSession`."""
+        """See `moe_cap.measure.engines.attendance.AttendedSession`."""
         self._attendance = attendance
         try:
             yield
@@ -241,7 +241,7 @@ class EndpointSession:
         ended_s = max(completion.ended_s for completion in completions)
         chunks = sum(len(events.chunk_s) for events in run.requests)
         steps, reason = watched.steps(requests, completions, chunks)
-        return EngineRun(completions, steps, run.started_s, ended_s, reason, client_load(run), events_of(run))
+        return EngineRun(completions, steps, run.started_s, ended_s, reason, client_load(run), kept_events(run))
 
     def _completion(self, request: Request, events: RequestEvents, run: LoadRun) -> Completion:
         started_s = run.started_s

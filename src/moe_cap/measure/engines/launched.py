@@ -107,7 +107,7 @@ class ServerEngine(ABC):
 
     @abstractmethod
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
-        """How its server is started; a pure function."""
+        """How its server is started; starts nothing."""
 
     def served_name(self, spec: LaunchSpec) -> str | None:
         """Under which its command has the model served; None where it has the say."""

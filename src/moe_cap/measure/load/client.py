@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from time import monotonic_ns
 
 from moe_cap.errors import ServerError
-from moe_cap.measure.load.connection import Connection, Exchange, Peer, TlsConnection
+from moe_cap.measure.load.connection import Connection, Peer, TlsConnection
 from moe_cap.measure.load.events import Failure, FailureKind
+from moe_cap.measure.load.exchange import Exchange
 from moe_cap.measure.load.loop import Loop
 from moe_cap.measure.load.request import Target
 from moe_cap.measure.load.stream import StreamReader

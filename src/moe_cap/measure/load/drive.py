@@ -12,8 +12,9 @@ from time import monotonic_ns
 
 from moe_cap.errors import MeasurementError, RunTimeoutError, ServerError
 from moe_cap.measure.load.client import Client, Limits
-from moe_cap.measure.load.connection import Exchange, Peer
+from moe_cap.measure.load.connection import Peer
 from moe_cap.measure.load.events import FailureKind, RequestEvents
+from moe_cap.measure.load.exchange import Exchange
 from moe_cap.measure.load.request import Prompt
 from moe_cap.measure.load.schedule import Arrivals
 from moe_cap.measure.load.stream import StreamReader
