@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.overhead_figures import LIMIT, Ratio, median_of
 from benchmarks.overhead_level import Level, Row
+from benchmarks.wider_model import write_wider
 from moe_cap.errors import MoECapError
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.model_files import find_model
@@ -39,7 +40,7 @@ from moe_cap.measure.probe import QUIET_SHARE, busy_share
 from moe_cap.measure.prompts import build_requests, worked_examples
 from moe_cap.submission import Submission
 
-SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "cap-tiny-moe"
+WIDER = Path(__file__).resolve().parent.parent / ".cache" / "overhead" / "wider-moe"
 USUAL = ("transformers", "vllm", "sglang", "llama-cpp")
 ENGINES = (*USUAL, "transformers-static", "transformers-offload", "llama-cpp-offload")
 """Those that `overhead_bare.py` can drive; the usual ones where nobody names any."""
@@ -156,7 +157,7 @@ def machine() -> str:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", nargs="+", choices=ENGINES, help=f"default: of {', '.join(USUAL)} what is here")
-    parser.add_argument("--model", default=str(SHIPPED), help="folder or Hub id; vLLM on a CPU wants heads of 32 on")
+    parser.add_argument("--model", help="folder or Hub id; default: the shipped model made wider (wider_model.py)")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--batch", type=lambda text: tuple(map(int, text.split(","))), default=(1, 8))
     parser.add_argument("--input-tokens", type=int, default=64)
@@ -172,6 +173,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse_arguments(arguments)
+    asked.model = asked.model or str(write_wider(WIDER))
     before = machine()
     rows = measure_all(asked)
     print(before, machine(), *timing_table(rows), "", *routing_table(rows), sep="\n")

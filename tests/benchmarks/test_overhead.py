@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_the_interval_holds_the_median_and_lies_within_the_blocks(pairs: list[tu
     blocks = [block(bare_s, ours_s) for bare_s, ours_s in pairs]
     ratios = sorted(ours_s / bare_s for bare_s, ours_s in pairs)
     found = ratio_of(blocks, tpot)
-    assert ratios[0] * (1 - 1e-9) <= found.low <= found.value <= found.high <= ratios[-1] * (1 + 1e-9)
+    ordered = [ratios[0], found.low, found.value, found.high, ratios[-1]]
+    assert all(below <= above * (1 + 1e-9) for below, above in itertools.pairwise(ordered)), "up to rounding"
 
 
 def test_the_ratio_of_both_sides_has_its_golden_value() -> None:

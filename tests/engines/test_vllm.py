@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from benchmarks.wider_model import widen_heads
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.vllm import RecordingWorker, VllmEngine
 from moe_cap.measure.model_files import ModelFiles, find_model
@@ -15,7 +16,6 @@ from moe_cap.submission import Submission
 from tests.engines.conftest import SHIPPED
 from tests.engines.recorded_runs import SEVERAL, make_shapes
 from tests.engines.server_contract import PATIENT, ServerContract
-from tests.engines.wide_heads import widen_heads
 from tests.engines.written_passes import WritingServer, carry_truthfully, of_vllm, told_at_last
 
 
