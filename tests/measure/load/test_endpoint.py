@@ -24,7 +24,9 @@ from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.model_files import ModelFiles, find_model
+from moe_cap.measure.publishable import publishable
 from moe_cap.precision import storage_of
+from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 from moe_cap.submission import Submission
 
@@ -290,11 +292,24 @@ def test_an_attached_session_has_the_layout_that_its_server_tells(
 
 def test_what_a_server_is_outlasts_its_start_and_tells_it_from_another() -> None:
     first, again, other = (
-        told({"/get_server_info": SGLANG | changes}).about().identity()
+        told({"/get_server_info": SGLANG | changes}).about()
         for changes in ({"random_seed": 7}, {"random_seed": 8, "max_total_num_tokens": 5}, {"tp_size": 4})
     )
-    assert first == again != other
-    assert About("vllm", "0.32.0").identity() != About("vllm", "0.33.0").identity()
+    assert again.fits(recorded(first))
+    assert not other.fits(recorded(first))
+    assert not About("vllm", "0.33.0").fits(recorded(About("vllm", "0.32.0")))
+
+
+def test_a_server_that_tells_nothing_of_itself_is_not_taken_for_another() -> None:
+    vllm = About("vllm", "0.32.0")
+    assert NOBODY.fits(recorded(vllm))
+    assert vllm.fits(recorded(NOBODY))
+
+
+def recorded(about: About) -> EngineRecord:
+    formats = {"weights_dtype": None, "kv_dtype": None, "compute_dtype": None}
+    told = publishable({**about.arguments, "served_model": "m"})
+    return EngineRecord(name=about.name or "endpoint", version=about.version, arguments=told, **formats)
 
 
 def test_models_are_read_with_their_longest_sequence() -> None:

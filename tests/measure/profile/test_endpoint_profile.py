@@ -471,10 +471,56 @@ def test_another_server_at_the_same_address_is_measured_anew(
     serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("--api-url", serve(QUICK).url, "--model", words, *SHAPE)
-    for about, kept in ((About("vllm", "1"), False), (About("vllm", "1"), True), (About("vllm", "2"), False)):
+    four = replace(SGLANG, arguments={"tp_size": 4}, parallel=Parallelism(tp=4))
+    runs = ((SGLANG, False), (SGLANG, True), (NOBODY, True), (four, False), (About("vllm", "1"), False))
+    for about, kept in runs:
         tells(monkeypatch, about)
         profile(*asked)
         assert ("measured before, kept" in profile.err) is kept
+    assert sorted(str(result.engine.version) for result in profile.results()) == ["0.5.23", "0.5.23", "1"]
+
+
+def test_what_was_kept_is_published_after_the_server_is_gone(
+    words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MockServer(QUICK) as server, monkeypatch.context() as while_it_runs:
+        tells(while_it_runs, SGLANG)
+        asked = ("--api-url", server.url, "--model", words, *SHAPE)
+        profile(*asked)
+    profile(*asked, "--publish")
+    assert "measured before, kept" in profile.err
+    (result,) = profile.results()
+    assert list(profile.store.rglob(f"{result.id}.json"))
+
+
+def test_nobody_at_an_address_elsewhere_is_not_asked_for_its_devices(words: str, profile: Profile) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    elsewhere = ("--remote", "--hardware", "h100-sxm-80gb")
+    message = profile.fails("--api-url", f"http://127.0.0.1:{port}/v1", "--model", words, *SHAPE, *elsewhere, code=1)
+    assert "no OpenAI-compatible server answers" in message
+
+
+def test_one_slow_answer_makes_no_other_server(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([NOBODY, SGLANG])
+    monkeypatch.setattr(OpenAiHttp, "about", lambda _http: next(answers))
+    elsewhere = ("--remote", "--hardware", "h100-sxm-80gb")
+    profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, *elsewhere)
+    assert profile.results()[0].hardware.num_devices == 8
+
+
+def test_a_server_that_is_another_in_mid_sweep_has_its_own_devices(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread = iter([8, 4])
+    monkeypatch.setattr(OpenAiHttp, "about", lambda _http: replace(SGLANG, parallel=Parallelism(tp=next(spread))))
+    asked = ("--input-tokens", "8,10", "--output-tokens", "6", "--num-requests", "8")
+    elsewhere = ("--remote", "--hardware", "h100-sxm-80gb")
+    profile("--api-url", serve(QUICK).url, "--model", words, *asked, *elsewhere)
+    found = [(result.hardware.num_devices, result.engine.tensor_parallel) for result in profile.results()]
+    assert sorted(found) == [(4, 4), (8, 8)]
 
 
 def test_a_machine_that_was_only_named_has_the_catalogues_peaks_and_no_probe(

@@ -82,6 +82,7 @@ class EndpointEngine:
         headers: e.g. authorization; never published.
         rules: what is believed of a timed pass.
         read_tokenizer: the model's own, from its files.
+        about: what the server told of itself already; it is asked where this is None.
     """
 
     url: str
@@ -91,13 +92,14 @@ class EndpointEngine:
     rules: Rules = field(default_factory=Rules)
     read_tokenizer: Callable[[ModelFiles], Tokenizer] = HubTokenizer
     name: str = "endpoint"
+    about: About | None = None
 
     def probe(self) -> Capabilities:
         """Whether somebody answers; what runs there is told by the session."""
         http = OpenAiHttp(self.url, self.headers, self.limits)
         try:
             http.models()
-            reason, version = None, http.about().version
+            reason, version = None, (self.about or http.about()).version
         except ServerError as error:
             reason, version = str(error), None
         return Capabilities(reason is None, reason, version, RoutingSource.REPLAY)
@@ -121,7 +123,7 @@ class EndpointEngine:
         """
         http = OpenAiHttp(self.url, self.headers, self.limits)
         served = http.served(self.model)
-        about = http.about()
+        about = self.about or http.about()
         tokenizer = self.read_tokenizer(spec.files)
         headers = self.headers if about.keeps_connections else {**self.headers, "Connection": "close"}
         target = Target(self.url, served.name, headers=self.headers)

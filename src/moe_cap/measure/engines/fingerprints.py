@@ -10,7 +10,9 @@ from pydantic import JsonValue
 
 from moe_cap.errors import ServerError
 from moe_cap.measure.engines.dtypes import PRECISIONS
+from moe_cap.measure.publishable import publishable
 from moe_cap.metrics.parallelism import Parallelism
+from moe_cap.result import EngineRecord
 
 VOLATILE = frozenset({"random_seed", "max_total_num_tokens", "max_req_input_len"})
 """What SGLang tells otherwise after every start: it draws a seed, and measures the memory that is left."""
@@ -35,10 +37,16 @@ class About:
     compute_dtype: str | None = None
     kv_dtype: str | None = None
 
-    def identity(self) -> JsonValue:
-        """What tells this server from another one at the same address; the same after every start of the same."""
+    def fits(self, record: EngineRecord) -> bool:
+        """Whether a published record may be of this server, started anew or not.
+
+        It is of another one only where both told what they are: a server that is gone or slow tells nothing.
+        """
+        if self.name is None or record.version is None:
+            return True
         lasting = {name: value for name, value in self.arguments.items() if name not in VOLATILE}
-        return {"engine": self.name, "version": self.version, "arguments": lasting}
+        same = all(record.arguments.get(name) == value for name, value in publishable(lasting).items())
+        return same and (self.name, self.version) == (record.name, record.version)
 
 
 NOBODY = About(None, None)

@@ -87,16 +87,16 @@ class Profile:
         return outcomes
 
     def _kept(self, cell: Cell) -> Outcome | None:
-        """The result of an earlier run; a file that was not written whole, or is of another cell, is none."""
+        """The result of an earlier run, unless the server is another one by now."""
         folder = self.output / cell.name
-        try:
-            result = parse_result((folder / RESULT).read_bytes())
-        except (OSError, ResultError):
+        result = whole_result(folder)
+        if result is None or not self.place.may_have_given(result.engine):
             return None
         return Outcome(cell, folder, "kept", result, None)
 
     def _measure(self, cell: Cell, tell: Tell) -> Outcome:
         folder = self.output / cell.name
+        put_aside(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failure.json").unlink(missing_ok=True)
         log_to(folder / "evaluate.log")
@@ -128,6 +128,21 @@ class Profile:
 
     def _subject(self, job: Job, cell: Cell) -> Subject:
         return self.place.find(job, self.files, cell.arguments, self.config.num_devices)
+
+
+def whole_result(folder: Path) -> Result | None:
+    """What a folder has; a file that was not written whole is none."""
+    try:
+        return parse_result((folder / RESULT).read_bytes())
+    except (OSError, ResultError):
+        return None
+
+
+def put_aside(folder: Path) -> None:
+    """Another server's result stays, in a folder that bears its id."""
+    result = whole_result(folder)
+    if result is not None:
+        folder.rename(folder.with_name(f"{folder.name}-{result.id}"))
 
 
 def prepare(

@@ -18,7 +18,7 @@ from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.hardware.own_figures import read_own_figures
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.endpoint import EndpointEngine
-from moe_cap.measure.engines.fingerprints import About
+from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.evaluate import Job, Subject
@@ -26,6 +26,8 @@ from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.machine import MeasuredMachine, name_machine
 from moe_cap.measure.model_files import ModelFiles, find_description, find_model
 from moe_cap.measure.prompt_cache import Numbered
+from moe_cap.metrics.parallelism import Parallelism
+from moe_cap.result import EngineRecord
 from moe_cap.submission import Submission
 
 ENDPOINT = "endpoint"
@@ -41,7 +43,10 @@ class Place(Protocol):
         """Name that the submissions carry."""
 
     def identity(self) -> JsonValue:
-        """What tells this place from others, for fingerprints."""
+        """What tells this place from others, for fingerprints; known without asking anybody."""
+
+    def may_have_given(self, record: EngineRecord) -> bool:
+        """Whether an earlier result, whose engine described itself so, can be of what is there now."""
 
     def options(self) -> list[tuple[str, object]]:
         """Options of the command that name it."""
@@ -62,6 +67,10 @@ class Launched:
     def identity(self) -> JsonValue:
         """Its name."""
         return {"engine": self.engine}
+
+    def may_have_given(self, record: EngineRecord) -> bool:
+        """Always: the fingerprint has all that starts it."""
+        return True
 
     def options(self) -> list[tuple[str, object]]:
         """`--engine`."""
@@ -113,15 +122,17 @@ class Endpoint:
         """No engine of the registry: a submission cannot ask for an address."""
         return ENDPOINT
 
-    @cached_property
-    def about(self) -> About:
-        """What it tells of itself; it is asked once."""
-        return OpenAiHttp(self.url, self.headers, self.limits).about()
-
     def identity(self) -> JsonValue:
-        """Address, served name, how the routing is had, and what the server is: it may be another one by now."""
-        asked: dict[str, JsonValue] = {"url": self.url, "served": self.model, "replay": self.replay}
-        return {**asked, "remote": self.remote, "about": self.about.identity()}
+        """Address, served name, and how the routing is had."""
+        return {"url": self.url, "served": self.model, "replay": self.replay, "remote": self.remote}
+
+    def may_have_given(self, record: EngineRecord) -> bool:
+        """Not where the server says that it is another one by now; one that is gone says nothing."""
+        return self._before_the_sweep.fits(record)
+
+    @cached_property
+    def _before_the_sweep(self) -> About:
+        return introduction(OpenAiHttp(self.url, self.headers, self.limits))
 
     def options(self) -> list[tuple[str, object]]:
         """The address itself is nobody else's business."""
@@ -135,15 +146,18 @@ class Endpoint:
     def find(self, job: Job, files: ModelFiles, arguments: tuple[str, ...], num_devices: int | None) -> Subject:
         """The server as an engine; nothing is started.
 
+        It is asked once for each cell what it is, so that devices and record are of the same server, whichever answers
+        at this address by then.
+
         Raises:
+            EngineStartError: nobody answers there, or the model is not served.
+            AccessDeniedError: the key is missing or wrong.
             ProfileError: arguments for a server that runs already, a remote machine that nobody named, or a number of
                 devices that nobody tells or that the server tells otherwise.
         """
         if arguments:
             raise ProfileError(f"{self.url} runs already: it takes no engine arguments", key="engine_args")
         rules = replace(RULES, max_degenerate_share=1.0) if files.random_weights else RULES
-        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules)
-        spec = engine.launch_spec(files, job.submission.precision)
         elsewhere = self.remote or not is_here(self.url)
         if elsewhere and job.submission.hardware is None:
             raise ProfileError(
@@ -151,12 +165,18 @@ class Endpoint:
                 "devices with --num-devices",
                 key="hardware",
             )
-        number = self._num_devices(job.submission.hardware, num_devices, elsewhere=elsewhere)
+        http = OpenAiHttp(self.url, self.headers, self.limits)
+        http.served(self.model)
+        about = introduction(http)
+        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules, about=about)
+        spec = engine.launch_spec(files, job.submission.precision)
+        number = self._num_devices(about.parallel, job.submission.hardware, num_devices, elsewhere=elsewhere)
         machine = named(job, number) if elsewhere else None
         return Subject(files, engine, spec, (), number, machine, opening=Numbered(job.run_uuid), ours=False)
 
-    def _num_devices(self, hardware: str | None, given: int | None, *, elsewhere: bool) -> int:
-        spread = self.about.parallel
+    def _num_devices(
+        self, spread: Parallelism | None, hardware: str | None, given: int | None, *, elsewhere: bool
+    ) -> int:
         told = None if spread is None else spread.num_devices
         if None not in {told, given} and told != given:
             raise ProfileError(
@@ -171,6 +191,12 @@ class Endpoint:
                 key="num_devices",
             )
         return number or 1
+
+
+def introduction(http: OpenAiHttp) -> About:
+    """What a server tells of itself; one that no fingerprint fits is asked again, for it may have been slow once."""
+    about = http.about()
+    return http.about() if about == NOBODY else about
 
 
 def named(job: Job, num_devices: int) -> MeasuredMachine:
