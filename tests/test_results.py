@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from moe_cap.errors import AlreadyPublishedError, InvalidInputError, NotFoundError, OutcomeUnknownError
+from moe_cap.result import parse_result
 from moe_cap.results import CARD, MANIFEST, TABLE, ResultStore, Table, read_card
 from moe_cap.store import FolderStore, HubStore, MemoryStore, Store
 from tests.hub.app import Server
@@ -202,3 +203,9 @@ class TestResultsOnHub(ResultsContract):
 
 def test_card_that_ships_is_the_one_that_new_stores_get() -> None:
     assert (ROOT / "eval-results" / "README.md").read_bytes() == read_card()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "eval-results" / "runs").rglob("*.json")), ids=lambda path: path.stem)
+def test_a_published_record_keeps_its_bytes_when_it_is_read_and_written(path: Path) -> None:
+    """Another blob of the same id would be refused by the store."""
+    assert parse_result(path.read_bytes()).to_json() == path.read_bytes()

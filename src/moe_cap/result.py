@@ -129,7 +129,8 @@ class RawRequest(Record):
     """One request's events on the client's monotonic clock, seconds since the start of the point.
 
     Attributes:
-        cached_tokens: of the prompt, which the server says it did not compute; None where it does not tell.
+        cached_tokens: of the prompt, which the server says it did not compute; None where it does not tell, and left
+            out then, so that records from before it keep their bytes.
     """
 
     sent_s: float
@@ -141,7 +142,7 @@ class RawRequest(Record):
     intended_s: float | None = None
     error: str | None = None
     repeat: int = 0
-    cached_tokens: int | None = None
+    cached_tokens: int | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class RawStep(Record):

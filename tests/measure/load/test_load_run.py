@@ -191,6 +191,12 @@ def test_raw_requests_keep_the_events_of_failed_ones(serve: Serve) -> None:
     assert len({request.id for request in run.requests}) == 20
 
 
+def test_raw_requests_keep_what_the_server_took_from_its_cache(serve: Serve) -> None:
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.001, prefix_cache=True))
+    raw = run_load(plan_for(server, ClosedLoop(2), 4)).raw_requests()
+    assert all(request.cached_tokens is not None for request in raw)
+
+
 def test_a_failed_request_is_never_sent_again(serve: Serve) -> None:
     server = serve(Behaviour(ttft_s=0.01, itl_s=0.001, fault=Fault.STATUS_500, fault_every=5))
     run = run_load(plan_for(server, ClosedLoop(2), 20, rules=Rules(10, 10, max_failed_share=0.3)))

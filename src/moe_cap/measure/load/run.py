@@ -110,6 +110,7 @@ class LoadRun:
                 output_tokens=request.output_tokens,
                 error=None if request.failure is None else str(request.failure),
                 repeat=repeat,
+                cached_tokens=None if request.usage is None else request.usage.cached_tokens,
             )
             for request in self.requests
         )
