@@ -122,6 +122,13 @@ def test_problems_of_their_own_lengths_are_numbered_too() -> None:
     assert "behind a number of its own" in prompts.told()["prompts"]
 
 
+def test_a_problem_and_its_number_are_no_longer_than_was_asked() -> None:
+    problems = replace(PROBLEMS, problems=(("x" * 26, "1"), ("y" * 27, "2")))
+    prompts = replace(numbered(lengths="dataset", input_tokens=40), passages=problems)
+    assert {len(request.prompt) for request in prompts.draw("level-4", 8)} == {40}
+    assert "each behind a number of its own, prompts up to 40" in prompts.told()["prompts"]
+
+
 def test_an_engine_whose_cache_is_off_gets_the_same_prompts_in_every_pass() -> None:
     prompts = replace(numbered(), opening=NO_OPENING)
     assert prompts.draw("level-4", 4, 0) == prompts.draw("level-4", 4, 1)

@@ -24,10 +24,13 @@ class Opening(Protocol):
 
     Attributes:
         told: for the description of the load.
+        tokens: that it has at most.
     """
 
     @property
     def told(self) -> str: ...  # noqa: D102
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
 
     def before(self, request_id: str, attempt: int) -> str:
         """For one request of one pass; `attempt` counts the passes of its level."""
@@ -35,9 +38,10 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoOpening:
-    """Every pass sends the same prompts: the engine is started here, with its cache off."""
+    """Every pass sends the same prompts: the engine is started here by our arguments alone, with its cache off."""
 
     told: str = ""
+    tokens: int = 0
 
     def before(self, request_id: str, attempt: int) -> str:
         """Nothing."""
@@ -57,6 +61,7 @@ class Numbered:
 
     run: str
     told: str = ", each behind a number of its own"
+    tokens: int = len("000000000000. ")
 
     def before(self, request_id: str, attempt: int) -> str:
         """The number."""

@@ -120,7 +120,7 @@ def build_dataset_requests(
         tokenizer: of the model.
         name: prefix of every request's id.
         number: how many.
-        input_tokens: the longest prompt; longer problems are left out.
+        input_tokens: of the longest problem; longer ones are left out.
         output_tokens: the longest answer; longer ones end there. The shortest has two tokens, for a time per token.
         seed: decides their order, with the name.
         before: comes on top of a problem's length.
@@ -186,13 +186,14 @@ class Prompts:
             InvalidRunError: there is no text, or no problem as short as was asked for.
         """
         asked = self.asked
-        build = build_dataset_requests if asked.lengths == "dataset" else build_requests
+        own = asked.lengths == "dataset"
+        build = build_dataset_requests if own else build_requests
         return build(
             self.passages,
             self.tokenizer,
             name=name,
             number=number,
-            input_tokens=asked.input_tokens,
+            input_tokens=asked.input_tokens - self.opening.tokens if own else asked.input_tokens,
             output_tokens=asked.output_tokens,
             seed=asked.seed,
             before=partial(self.opening.before, attempt=attempt),
@@ -203,7 +204,7 @@ class Prompts:
         asked, text, opening = self.asked, self.passages, self.opening.told
         if asked.lengths == "dataset":
             limits = f"prompts up to {asked.input_tokens}, answers up to {asked.output_tokens} tokens"
-            told = f"{text.description}, each as long as it is, {limits}, in random order, seed {asked.seed}{opening}"
+            told = f"{text.description}, each as long as it is{opening}, {limits}, in random order, seed {asked.seed}"
             return {"dataset": text.dataset, "prompts": told}
         told = f"{text.description}, in random order, cut to {asked.input_tokens} tokens, seed {asked.seed}{opening}"
         return {"input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "prompts": told}
