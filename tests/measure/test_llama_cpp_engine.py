@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from moe_cap.measure.engines import gguf_files, llama_cpp, llama_cpp_offload
 from moe_cap.measure.engines.inside.moe_cap_to_gguf import in_bytes, spells_characters, splits_as_gpt2, teach
 from moe_cap.measure.engines.llama_cpp import ENGINE, recording
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
+from moe_cap.measure.evaluate import _published
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.precision.formats import FP32
 from moe_cap.routing import check_routing
+from tests.measure.test_launched import unstarted
 
 FIXTURE = Path(__file__).parent / "fixtures" / "llama-cpp-b11434.jsonl"
 LAYERS = (0, 1, 2, 3)
+PLACE = ("--host", "127.0.0.1", "--port", "{port}")
 
 
 @pytest.fixture
@@ -42,6 +47,16 @@ def install(home: Path) -> None:
     (home / "bin").mkdir(parents=True)
     (home / "bin/llama-server").touch()
     (home / "version").write_text("b1-test\n")
+
+
+def test_the_published_command_names_the_file_and_no_folder(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    session: Any = unstarted(ENGINE, "", tiny_files, tmp_path)
+    session._spec = replace(session._spec, argv=("{home}/bin/llama-server", "--model", "/home/bob/x.gguf", *PLACE))
+    storage = SimpleNamespace(untold=(), plan=SimpleNamespace(kv=FP32, compute_dtype="fp32"))
+    file = SimpleNamespace(file_type="F32", bytes_by_kind=dict)
+    vars(session).update(_stored=storage, _file=file)
+    published = _published(session.describe(), ()).arguments["command"]
+    assert published == ["{home}/bin/llama-server", "--model", "x.gguf", *PLACE]
 
 
 def test_a_trace_of_a_cut_prompt_is_one_sequence(lines: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from moe_cap.errors import SubmissionError
 from moe_cap.measure.engines.launched import threads_beside_the_client
 from moe_cap.measure.engines.replay import replay_precision
 from moe_cap.measure.engines.transformers_serve import ENGINE, _before
+from moe_cap.measure.evaluate import _published
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.load.request import body_of
 from moe_cap.measure.model_files import ModelFiles
@@ -39,7 +41,11 @@ def test_the_record_says_what_a_server_that_tells_nothing_was_started_with(
 ) -> None:
     record = unstarted(ENGINE, "", tiny_files, tmp_path).describe()
     assert (record.weights_dtype, record.kv_dtype, record.compute_dtype) == ("fp32", "fp32", "fp32")
-    assert "transformers serve" in str(record.arguments["command"]).replace(".cli.transformers", "")
+    published = _published(record, ()).arguments["command"]
+    assert published == [
+        Path(sys.executable).name, "-m", "transformers.cli.transformers", "serve", tiny_files.folder.name,
+        "--dtype", "float32", "--host", "127.0.0.1", "--port", "{port}",
+    ]  # fmt: skip
     assert record.arguments["threads"] == threads_beside_the_client()
     assert record.arguments["routing_pass"] == "transformers, in fp32"
 

@@ -182,7 +182,7 @@ class LlamaCppSession(ServerSession):
             "bytes_by_type": dict(self._file.bytes_by_kind()),
             "matrices_not_told": list(self._stored.untold),
         }
-        command = " ".join(self._spec.argv)
+        command: list[JsonValue] = [*self._spec.argv]
         told: dict[str, JsonValue] = {"command": command, "routing_pass": self._routed_by(), "gguf": file}
         return record.model_copy(
             update={

@@ -87,7 +87,7 @@ class TransformersServeSession(ServerSession):
     def describe(self) -> EngineRecord:
         """What it was started with: it tells nothing of itself, and keeps its cache in the dtype of the weights."""
         record, precision = super().describe(), self._spec.precision
-        given = {"command": " ".join(self._spec.argv), **self._spec.options}
+        given = {"command": list(self._spec.argv), **self._spec.options}
         return record.model_copy(
             update={
                 "arguments": {**record.arguments, **given},
