@@ -377,6 +377,7 @@ def test_a_client_that_limits_the_run_makes_it_invalid(
         (("--engine", "endpoint"), "no engine 'endpoint'"),
         (("--engine", "fake", "--", "--api-key", "sk-1"), "an API key is no argument"),
         (("--engine", "fake", "--", "--hf-token", "sk-1"), "an API key is no argument"),
+        (("--engine", "fake", "--sweep", "a=--hf-token=sk-1", "--", "{a}"), "an API key is no argument"),
         (("--engine", "fake", "--", "--port", "1"), "set by the profile itself"),
         (("--engine", "fake", "--sweep", "tp=1"), "sweeping it changes nothing"),
         (("--engine", "fake", "--sweep", "tp"), "give NAME=VALUE"),
@@ -456,6 +457,7 @@ def test_keys_addresses_and_folders_that_a_server_tells_are_in_no_file(
     told = {
         "api_key": "sk-1-covert", "admin_api_key": "sk-2-covert", "hf_token": "sk-3-covert", "host": "10.9.8.7",
         "model_path": "/home/covert/models/moe", "max_total_tokens": 4096, "tp_size": 1,
+        "launch_command": "--model-path /home/covert/models/moe --api-key sk-1-covert --host 10.9.8.7",
     }  # fmt: skip
     tells(monkeypatch, replace(SGLANG, arguments=told, parallel=Parallelism()))
     profile("--api-url", serve(QUICK).url, "--model", words, *SHAPE, "--publish")

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from moe_cap.errors import ProfileError, UnknownDatasetError
 from moe_cap.measure.load.schedule import Lengths
 from moe_cap.measure.profile.config import parse_profile, read_config, read_trace
-from moe_cap.measure.profile.grid import Cell, expand, fill
+from moe_cap.measure.profile.grid import Cell, expand, fill, reproduce
 from moe_cap.measure.profile.run import prompt_warnings
 from moe_cap.measure.profile.system import Endpoint, Launched, is_here
+from moe_cap.measure.publishable import HIDDEN
 from moe_cap.settings import CHECKOUT
 
 SHARED = Path(os.environ.get("MOE_CAP_SHARED", CHECKOUT.parent / "shared")) / "data" / "moe_cap_yaml"
@@ -165,6 +166,22 @@ def test_lists_are_crossed_and_presets_are_pairs() -> None:
     assert {cell.submission.concurrency for cell in grid} == {(1, 4)}, "the loads of a cell are points of one result"
     assert grid[0].arguments == ("--tensor-parallel-size", "1")
     assert grid[1].arguments == ("--tensor-parallel-size", "1", "--speculative-config", '{"method": "ngram"}')
+
+
+@pytest.mark.parametrize("words", ["--hf-token sk-1", "--HF_TOKEN=sk-1", "--tp 2 --apiKey sk-1", "--port 1"])
+def test_what_no_argument_may_be_is_refused_as_a_swept_value_too(words: str) -> None:
+    with pytest.raises(ProfileError, match=r"is no argument|by the profile itself") as refused:
+        cells({"engine_args": "{draft}", "sweep": {"draft": ["", words]}})
+    assert refused.value.key == "engine_args"
+
+
+def test_the_command_that_repeats_a_cell_holds_nothing_private() -> None:
+    (cell,) = cells({"engine_args": "--dist-init-addr 10.0.0.3:5000 --chat-template=/home/bob/chat.jinja --tp 2"})
+    assert cell.arguments[1] == "10.0.0.3:5000"
+    shown = shlex.split(reproduce(cell, HERE, None)).index("--")
+    assert shlex.split(reproduce(cell, HERE, None))[shown + 1 :] == [
+        "--dist-init-addr", HIDDEN, "--chat-template=chat.jinja", "--tp", "2",
+    ]  # fmt: skip
 
 
 def test_equal_cells_are_measured_once() -> None:

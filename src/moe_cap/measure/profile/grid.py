@@ -18,7 +18,7 @@ from moe_cap.errors import ProfileError
 from moe_cap.measure.load.schedule import Lengths
 from moe_cap.measure.profile.config import ProfileConfig
 from moe_cap.measure.profile.system import Place
-from moe_cap.measure.publishable import is_secret
+from moe_cap.measure.publishable import is_secret, publishable_command
 from moe_cap.result import METRICS_VERSION, SCHEMA_VERSION
 from moe_cap.submission import Arrivals, Submission, parse_submission
 
@@ -65,12 +65,13 @@ def expand(config: ProfileConfig, place: Place, precision: str, revision: str) -
         ProfileError: arguments that cannot be given.
         SubmissionError: a value that no submission takes.
     """
-    _check_arguments(config)
+    _check_sweep(config)
     cells: dict[str, Cell] = {}
     arrivals = config.open_loop
     for name, lengths, swept in product(config.precision or (precision,), config.lengths, _combinations(config.sweep)):
         submission = _submission(config, place, name, lengths, arrivals)
         arguments = fill(config.engine_args, swept)
+        _check_arguments(arguments)
         fingerprint = _fingerprint(submission, arguments, config, place, revision)
         cells[fingerprint] = Cell(submission, arguments, swept, config.prompts_from, fingerprint)
     return tuple(cells.values())
@@ -111,14 +112,17 @@ def _combinations(sweep: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]
         yield dict(zip(sweep, values, strict=True))
 
 
-def _check_arguments(config: ProfileConfig) -> None:
-    for argument in config.engine_args:
+def _check_arguments(arguments: Sequence[str]) -> None:
+    for argument in arguments:
         if is_secret(argument):
             raise ProfileError(
                 "an API key is no argument: arguments are part of the published record", key="engine_args"
             )
         if argument.partition("=")[0] in OURS:
             raise ProfileError(f"{argument} is set by the profile itself; leave it out", key="engine_args")
+
+
+def _check_sweep(config: ProfileConfig) -> None:
     named = {name for argument in config.engine_args for name in PLACEHOLDER.findall(argument)}
     if unused := [name for name in config.sweep if name not in named]:
         raise ProfileError(f"no engine argument holds {{{unused[0]}}}, so sweeping it changes nothing", key="sweep")
@@ -160,7 +164,7 @@ def _fingerprint(
 
 
 def reproduce(cell: Cell, place: Place, num_devices: int | None) -> str:
-    """The command that repeats a cell; an endpoint's address stays its owner's."""
+    """The command that repeats a cell; an endpoint's address stays its owner's, and so does what arguments hold."""
     asked = cell.submission
     options: list[tuple[str, object]] = [("--model", asked.model), ("--revision", asked.revision), *place.options()]
     options += [("--precision", asked.precision)]
@@ -180,4 +184,5 @@ def reproduce(cell: Cell, place: Place, num_devices: int | None) -> str:
     options += [("--repeats", asked.repeats), ("--seed", asked.seed)]
     options += [("--hardware", asked.hardware), ("--num-devices", num_devices)]
     words = [word for name, value in options if value is not None for word in (name, str(value))]
-    return shlex.join(["moe-cap", "profile", *words, *(["--", *cell.arguments] if cell.arguments else [])])
+    arguments = map(str, publishable_command(cell.arguments))
+    return shlex.join(["moe-cap", "profile", *words, *(["--", *arguments] if cell.arguments else [])])
