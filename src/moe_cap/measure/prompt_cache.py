@@ -15,6 +15,8 @@ from moe_cap.result import RawRequest
 
 BLOCK_TOKENS = 16
 """Of vLLM's cache, the smallest that is usual. SGLang shares single tokens: a beginning-of-text, a digit."""
+CACHE_WORDS = ("cache", "caching", "radix", "config")
+"""In options of vLLM, SGLang and llama-server that turn a prefix cache on, or name a file of further options."""
 CACHED_TOLERANCE = 0.01
 """Share of a load's prompt tokens that may come from a cache: so much shorter is its prefill, at most."""
 
@@ -70,6 +72,11 @@ class Numbered:
 
 
 NO_OPENING = NoOpening()
+
+
+def may_cache(arguments: Sequence[str]) -> bool:
+    """Whether a person's arguments to an engine may turn its prefix cache on."""
+    return any(word in argument for argument in arguments for word in CACHE_WORDS)
 
 
 def cached_prompts(requests: Sequence[RawRequest]) -> tuple[str, ...]:

@@ -191,12 +191,12 @@ def test_engine_arguments_reach_the_command_verbatim_and_stand_in_the_record(
     }
 
 
-@pytest.mark.parametrize(("given", "numbered"), [((), False), (("--", "--enable-prefix-caching"), True)])
+@pytest.mark.parametrize(("given", "numbered"), [("--max-model-len", False), ("--enable-prefix-caching", True)])
 def test_prompts_are_numbered_where_a_given_argument_may_turn_the_cache_on(
-    profile: Profile, copied_folder: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], numbered: bool
+    profile: Profile, copied_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, numbered: bool
 ) -> None:
     monkeypatch.setattr(fake, "ENGINE", ServerLike())
-    profile("--engine", "fake", "--model", str(copied_folder), "--num-requests", "2", *given)
+    profile("--engine", "fake", "--model", str(copied_folder), "--num-requests", "2", "--", given)
     (point,) = profile.results()[0].points
     assert ("behind a number of its own" in str(point.load.prompts)) is numbered
 

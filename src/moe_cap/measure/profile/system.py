@@ -25,7 +25,7 @@ from moe_cap.measure.evaluate import Job, Subject
 from moe_cap.measure.load import Limits, Rules
 from moe_cap.measure.machine import MeasuredMachine, name_machine
 from moe_cap.measure.model_files import ModelFiles, find_description, find_model
-from moe_cap.measure.prompt_cache import NO_OPENING, Numbered
+from moe_cap.measure.prompt_cache import NO_OPENING, Numbered, may_cache
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.result import EngineRecord
 from moe_cap.submission import Submission
@@ -81,10 +81,10 @@ class Launched:
         return find_model(asked, token)
 
     def find(self, job: Job, files: ModelFiles, arguments: tuple[str, ...], num_devices: int | None) -> Subject:
-        """The engine with the arguments appended to its own; they may turn its prefix cache on."""
+        """The engine with the arguments appended to its own."""
         engine = load_engine(self.engine)
         spec = with_arguments(engine.launch_spec(files, job.submission.precision), self.engine, arguments)
-        opening = Numbered(job.run_uuid) if arguments else NO_OPENING
+        opening = Numbered(job.run_uuid) if may_cache(arguments) else NO_OPENING
         return Subject(files, engine, spec, arguments, num_devices, opening=opening)
 
 
