@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.overhead_figures import LIMIT, Ratio, median_of
 from benchmarks.overhead_level import Level, Row
+from benchmarks.sglang_on_a_processor import SglangOnAProcessor
 from benchmarks.wider_model import write_wider
 from moe_cap.errors import MoECapError
 from moe_cap.measure.engines.registry import load_engine
@@ -42,7 +43,8 @@ from moe_cap.submission import Submission
 
 WIDER = Path(__file__).resolve().parent.parent / ".cache" / "overhead" / "wider-moe"
 USUAL = ("transformers", "vllm", "sglang", "llama-cpp")
-ENGINES = (*USUAL, "transformers-static", "transformers-offload", "llama-cpp-offload")
+STUBBED = {"sglang-stubs": SglangOnAProcessor()}
+ENGINES = (*USUAL, "transformers-static", "transformers-offload", "llama-cpp-offload", *STUBBED)
 """Those that `overhead_bare.py` can drive; the usual ones where nobody names any."""
 FEWEST_ROUNDS = 2
 """One block has no spread."""
@@ -54,8 +56,8 @@ def measure(engine_name: str, asked: argparse.Namespace) -> Iterator[Row]:
     Raises:
         MoECapError: it does not run here, or not this model.
     """
-    engine = load_engine(engine_name)
-    submission = Submission(model=asked.model, engine=engine_name, precision=asked.precision)
+    engine = STUBBED.get(engine_name) or load_engine(engine_name)
+    submission = Submission(model=asked.model, engine=engine.name, precision=asked.precision)
     spec = engine.launch_spec(find_model(submission), asked.precision)
     with tempfile.TemporaryDirectory(prefix="moe-cap-overhead-") as scratch:
         session = engine.start(spec, Path(scratch) / "engine.log")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sglang_on_a_processor import SglangOnAProcessor
 from moe_cap.measure.engines.base import Request
 from moe_cap.measure.engines.launched import ServerSession
 from moe_cap.measure.engines.sglang_log import PREFILL
@@ -22,7 +23,6 @@ from tests.engines.conftest import write_olmoe
 from tests.engines.recorded_runs import CONCURRENCIES, as_record, make_shapes, name_of
 from tests.engines.server_contract import PATIENT
 from tests.engines.sglang_passes import of_message, telling, told_passes
-from tests.engines.test_sglang import SglangOnAProcessor
 
 FIXTURE = Path(__file__).parents[1] / "measure" / "fixtures" / "sglang-0.5.23-passes.jsonl"
 CHUNKS = (4096, 64)
