@@ -31,6 +31,7 @@ from moe_cap.measure.load import (
     constant,
 )
 from moe_cap.measure.load.drive import Saturation
+from moe_cap.measure.load.scheduling import AS_ALL, FIRST, NOT_PERMITTED
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.metrics.latency import measurement_window
 from tests.measure.test_server import ENGINE, mock, requests, server_pids
@@ -170,6 +171,19 @@ def test_every_engine_tells_its_passes_in_closed_and_open_loops(
     assert [step.kind.value for step in run.steps] == ["prefill", "decode", "decode", "decode"] * 3
     assert any_session.served[-1] is any_session._spec
     assert any_session._client_runs is not None
+
+
+def test_the_client_runs_ahead_of_the_server_once_it_was_late(
+    any_session: ServerSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = iter([(), ("12 ms late",), ()])
+    monkeypatch.setattr(endpoint_module, "run_load", lambda *told: replace(answered(*told), late_client=next(late)))
+    places = []
+    for _ in range(3):
+        any_session.load(requests(2), 1)
+        places.append(any_session._client_runs)
+    assert places[:2] == [AS_ALL, AS_ALL]
+    assert places[2] in {FIRST, NOT_PERMITTED}
 
 
 def test_every_engine_says_why_passes_are_not_known_where_arrivals_do_not_line_up(

@@ -10,7 +10,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from math import prod
@@ -34,7 +34,7 @@ from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.server import Server, start_server
 from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Prompt, Rules
-from moe_cap.measure.load.scheduling import ahead_of_others
+from moe_cap.measure.load.scheduling import ahead_of_others, among_others
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.offerings import ENGINES
 from moe_cap.result import EngineRecord
@@ -196,6 +196,7 @@ class ServerSession(EndpointSession):
         self.server = server
         self._serving = spec
         self._about = super().describe()
+        self._client_place: Callable[[], AbstractContextManager[str]] = among_others
         self._client_runs: str | None = None
 
     def describe(self) -> EngineRecord:
@@ -239,10 +240,13 @@ class ServerSession(EndpointSession):
             raise
 
     def _load(self, requests: Sequence[Request], arrivals: ClosedLoop | OpenLoop) -> LoadRun:
-        """By the timed server, ahead of its threads, which share this machine with the client."""
+        """By the timed server; ahead of its threads, which share this machine, once the client has been late."""
         self.serve(self._spec)
-        with self.living(), ahead_of_others() as self._client_runs:
-            return super()._load(requests, arrivals)
+        with self.living(), self._client_place() as self._client_runs:
+            run = super()._load(requests, arrivals)
+        if run.late_client:
+            self._client_place = ahead_of_others
+        return run
 
     def score(self, continuations: Sequence[Continuation]) -> list[Score]:
         """By the timed server; raises as `living` does."""
