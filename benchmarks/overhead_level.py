@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.overhead_bare import GenerateLoop, RawClient
-from benchmarks.overhead_figures import Block, Pass, Ratio, RoutingCost, believed, carry_blocks, ratio_of
+from benchmarks.overhead_figures import (
+    Block,
+    Pass,
+    Ratio,
+    RoutingCost,
+    believed,
+    carry_blocks,
+    quiet_ratio_of,
+    ratio_of,
+)
 from moe_cap.architecture import parse_config
 from moe_cap.measure.engines.base import LaunchSpec, Request, Session
 from moe_cap.measure.engines.launched import ServerSession
@@ -36,6 +45,11 @@ class Row:
     def tpot(self) -> Ratio:
         """Ours over bare, time per output token: what the limit is about."""
         return ratio_of(self.blocks, lambda each: each.tpot_s)
+
+    @property
+    def quiet_tpot(self) -> Ratio:
+        """The same, of the passes that little else disturbed."""
+        return quiet_ratio_of(self.blocks, lambda each: each.tpot_s)
 
     @property
     def wall(self) -> Ratio:

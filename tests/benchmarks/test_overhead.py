@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import overhead, overhead_level
-from benchmarks.overhead_bare import GenerateLoop, RawClient, read_answer
+from benchmarks.overhead_bare import GenerateLoop, RawClient, body_of, read_answer
 from benchmarks.overhead_figures import (
     Block,
     Pass,
@@ -22,6 +22,7 @@ from benchmarks.overhead_figures import (
     carry_block,
     carry_blocks,
     median_of,
+    quiet_ratio_of,
     ratio_of,
 )
 from benchmarks.overhead_level import Level, Row
@@ -96,6 +97,21 @@ def test_the_ratio_of_both_sides_has_its_golden_value() -> None:
 )  # fmt: skip
 def test_the_limit_is_missed_only_where_the_whole_interval_lies_above(low: float, high: float, verdict: str) -> None:
     assert Ratio((low + high) / 2, low, high).verdict(1.01) == verdict
+
+
+@given(st.lists(st.tuples(SECONDS, SECONDS), min_size=2, max_size=8), st.floats(0.5, 2.0))
+def test_the_quiet_passes_tell_a_steady_cost_whatever_disturbed_the_others(
+    pairs: list[tuple[float, float]], factor: float
+) -> None:
+    quiet = [block(0.00001, factor * 0.00001)] * (len(pairs) + 1)
+    found = quiet_ratio_of([*quiet, *itertools.starmap(block, pairs)], tpot)
+    assert found.value == pytest.approx(factor)
+    assert found.low <= found.value * (1 + 1e-9)
+    assert found.value <= found.high * (1 + 1e-9)
+
+
+def test_the_quiet_ratio_has_its_golden_value() -> None:
+    assert quiet_ratio_of([block(0.010, 0.011), block(0.020, 0.044)], tpot).value == pytest.approx(1.1)
 
 
 def test_sides_take_turns() -> None:
@@ -176,6 +192,20 @@ def test_an_event_after_the_last_token_does_not_count() -> None:
 def test_an_answer_of_another_length_is_refused(ending: bytes) -> None:
     with pytest.raises(ServerError, match="an answer of 2 tokens"):
         read_answer([(1.0, event("a")), (2.0, ending)], 2)
+
+
+def test_a_body_is_read_however_the_server_frames_it() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked = [(1.0, head + b"3\r\nabc\r\n2\r"), (2.0, b"\nde\r\n"), (3.0, b"0\r\n\r\n"), (4.0, b"")]
+    assert [*body_of(chunked, "it")] == [(1.0, b"abc"), (2.0, b"de")]
+    until_closed = [(1.0, b"HTTP/1.1 200 OK\r\n\r\nab"), (2.0, b"c"), (3.0, b"")]
+    assert [*body_of(until_closed, "it")] == [(1.0, b"ab"), (2.0, b"c")]
+
+
+@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"])
+def test_what_is_no_whole_response_is_refused(said: bytes) -> None:
+    with pytest.raises(ServerError, match="RemoteProtocolError"):
+        list(body_of([(1.0, said), (2.0, b"")], "it"))
 
 
 def test_the_raw_client_keeps_its_users_busy_and_reads_every_answer() -> None:
