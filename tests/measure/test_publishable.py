@@ -105,3 +105,13 @@ def test_an_option_that_is_given_a_secret_is_known_by_its_name() -> None:
     assert all(map(is_secret, ("--api-key", "--api-key=sk-1", "--admin-api-key", "--hf-token", "--api-key-file")))
     assert all(map(is_secret, ("--HF_TOKEN", "--apiKey=sk-1", "--api-key sk-1", "-hft")))
     assert not any(map(is_secret, ("--max-num-batched-tokens", "--return-tokens-as-token-ids", "api-key")))
+
+
+def test_a_secret_option_cut_short_is_one() -> None:
+    """Python's argparse takes any beginning that only one option has."""
+    assert all(map(is_secret, ("--api-k", "--api", "--api-ke=sk-1", "--hf-tok", "--admin-api", "--ssl-keyfile-pass")))
+    assert not any(map(is_secret, ("--api-server-count", "-hf", "--hf-overrides", "--ssl-keyfile")))
+    assert publishable({"given": ["--api-k", "sk-1", "--hf-t=sk-2"]}) == {
+        "given": ["--api-k", HIDDEN, f"--hf-t={HIDDEN}"]
+    }
+    assert publishable({"api": "openai", "text": "Config(hf_t=1)"}) == {"api": "openai", "text": "Config(hf_t=1)"}

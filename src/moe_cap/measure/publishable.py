@@ -19,6 +19,8 @@ SECRET = re.compile(
     r"|(?:api|admin|auth|access|private)_?keys?)(?:_|$)|(?:hf|api|auth|access)?_?token$|hft$)"
 )
 """Of plain names: `hf_token`, `admin_api_key`, `ssl_keyfile_password`, llama-server's `hft`; not `max_total_tokens`."""
+ABBREVIATED = re.compile(r"(?:api(?:_ke?)?|admin_\w*|hf_to?k?e?|ssl_keyfile_\w*)")
+"""Options of the engines that hold a secret, cut short: argparse takes `--api-k sk-1` for `--api-key sk-1`."""
 ADDRESS = re.compile(r"(?:^|_)(?:host(?:name)?s?|ports?|addr(?:s|ess(?:es)?)?|ur[il]s?|ips?|endpoints?)$")
 HARMLESS = re.compile(r"(?:\w+://)?(?:127\.0\.0\.1|0\.0\.0\.0|localhost|\[?::1\]?)(?::\d+)?(?:/[\w./-]*)?|\{\w+\}")
 """Addresses that every machine has, and the places that are filled in at the start (`{port}`)."""
@@ -58,13 +60,17 @@ def publishable_command(words: Sequence[JsonValue]) -> list[JsonValue]:
 
 def is_secret(option: str) -> bool:
     """Whether an option of a command, `--hf-token` or `--api-key=sk-1`, is given something to be kept."""
-    return option.startswith("-") and SECRET.search(_plain(re.split(r"[=\s]", option)[0])) is not None
+    return option.startswith("-") and _is_kept(re.split(r"[=\s]", option)[0])
+
+
+def _is_kept(name: str) -> bool:
+    plain = _plain(name)
+    return bool(SECRET.search(plain) or (name.startswith("-") and ABBREVIATED.fullmatch(plain)))
 
 
 def _is_private(name: str, value: JsonValue) -> bool:
-    plain = _plain(name)
-    address = ADDRESS.search(plain) and not HARMLESS.fullmatch(str(value).strip("'\""))
-    return bool(SECRET.search(plain) or address)
+    address = ADDRESS.search(_plain(name)) and not HARMLESS.fullmatch(str(value).strip("'\""))
+    return bool(_is_kept(name) or address)
 
 
 def _plain(name: str) -> str:

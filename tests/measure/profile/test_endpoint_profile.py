@@ -378,6 +378,8 @@ def test_a_client_that_limits_the_run_makes_it_invalid(
         (("--engine", "fake", "--", "--api-key", "sk-1"), "an API key is no argument"),
         (("--engine", "fake", "--", "--hf-token", "sk-1"), "an API key is no argument"),
         (("--engine", "fake", "--sweep", "a=--hf-token=sk-1", "--", "{a}"), "an API key is no argument"),
+        (("--engine", "fake", "--", "--api-k", "sk-1"), "an API key is no argument"),
+        (("--engine", "fake", "--sweep", "a=it's", "--", "{a}"), "a=it's: No closing quotation"),
         (("--engine", "fake", "--", "--port", "1"), "set by the profile itself"),
         (("--engine", "fake", "--sweep", "tp=1"), "sweeping it changes nothing"),
         (("--engine", "fake", "--sweep", "tp"), "give NAME=VALUE"),

@@ -142,10 +142,17 @@ def fill(template: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
     for argument in template:
         whole = PLACEHOLDER.fullmatch(argument)
         if whole and whole[1] in values:
-            filled += shlex.split(values[whole[1]])
+            filled += _words_of(whole[1], values[whole[1]])
         else:
             filled.append(PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), argument))
     return tuple(filled)
+
+
+def _words_of(name: str, value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ProfileError(f"{name}={value}: {error}", key="sweep") from error
 
 
 def _fingerprint(
