@@ -12,20 +12,29 @@ from typing import Any
 import pytest
 
 from moe_cap.errors import EngineCrashedError, ServerError
-from moe_cap.measure.engines import endpoint as endpoint_module
-from moe_cap.measure.engines import llama_cpp, server, sglang, transformers_serve, transformers_serve_continuous, vllm
+from moe_cap.measure.engines import (
+    endpoint_session,
+    llama_cpp,
+    server,
+    sglang,
+    transformers_serve,
+    transformers_serve_continuous,
+    vllm,
+)
 from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec
 from moe_cap.measure.engines.dialect import DIALECTS
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.passes import UNALIGNED
 from moe_cap.measure.engines.sglang_log import IN_TURN
 from moe_cap.measure.load import (
+    Limits,
     LoadPlan,
     LoadRun,
     RequestEvents,
+    Rules,
     Target,
     TokenCounting,
     constant,
@@ -141,10 +150,9 @@ def unstarted(engine: ServerEngine, said: str, files: ModelFiles, tmp_path: Path
     server: Any = Unstarted(said, tmp_path / "engine.log")
     target = Target(server.url, "model")
     about = About(None, "1", {**IN_TURN})
-    attachment = Attachment(
-        OpenAiHttp(server.url, {}), about, ServedModel("model", None), Tokenizer(), target, DIALECTS[0]
-    )
-    session = engine.session(EndpointEngine(server.url), engine.launch_spec(files, "fp32"), server, attachment)
+    http, served_model = OpenAiHttp(server.url, {}), ServedModel("model", None)
+    attachment = Attachment(http, about, served_model, Tokenizer(), target, DIALECTS[0], Limits(), Rules())
+    session = engine.session(engine.launch_spec(files, "fp32"), server, attachment)
     served: list[LaunchSpec] = []
     vars(session)["served"], vars(session)["serve"] = served, served.append
     return session
@@ -164,7 +172,7 @@ def test_every_engine_tells_its_passes_in_closed_and_open_loops(
         any_session.server.words += SGLANG_SAID * len(plan.prompts)
         return answered(plan)
 
-    monkeypatch.setattr(endpoint_module, "run_load", load)
+    monkeypatch.setattr(endpoint_session, "run_load", load)
     asked = requests(3)
     run = any_session.run(asked, 1) if kind == "closed" else any_session.run_arrivals(asked, constant(1.0, 3))
     assert run.no_steps_reason is None
@@ -177,7 +185,7 @@ def test_the_client_runs_ahead_of_the_server_once_it_was_late(
     any_session: ServerSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = iter([(), ("12 ms late",), ()])
-    monkeypatch.setattr(endpoint_module, "run_load", lambda *told: replace(answered(*told), late_client=next(late)))
+    monkeypatch.setattr(endpoint_session, "run_load", lambda *told: replace(answered(*told), late_client=next(late)))
     places = []
     for _ in range(3):
         any_session.load(requests(2), 1)
@@ -189,7 +197,7 @@ def test_the_client_runs_ahead_of_the_server_once_it_was_late(
 def test_every_engine_says_why_passes_are_not_known_where_arrivals_do_not_line_up(
     any_session: ServerSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint_module, "run_load", answered)
+    monkeypatch.setattr(endpoint_session, "run_load", answered)
     run = any_session.run_arrivals(requests(3, output_tokens=1), constant(1.0, 3))
     assert (run.steps, run.no_steps_reason) == ((), UNALIGNED)
 

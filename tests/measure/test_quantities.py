@@ -10,7 +10,7 @@ import pytest
 from moe_cap.architecture import parse_config
 from moe_cap.measure.engines.base import ClientLoad
 from moe_cap.measure.machine import Peaks
-from moe_cap.measure.quantities import Repeat, broken_rules, client_quantities, measured_quantities, never_steady
+from moe_cap.measure.quantities import Repeat, above_one, client_quantities, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import Account
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -190,7 +190,7 @@ def test_a_failed_request_counts_nowhere_but_among_the_failed(account: Account) 
 
 def test_only_the_sparse_forms_may_not_exceed_one() -> None:
     values = {name: known(name, 1.2) for name in ("decode_mbu", "decode_s_mbu", "prefill_s_mfu_of_measured_peak")}
-    assert [text.partition(" ")[0] for text in broken_rules(values)] == [
+    assert [text.partition(" ")[0] for text in above_one(values)] == [
         "decode_s_mbu",
         "prefill_s_mfu_of_measured_peak",
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moe_cap.errors import InvalidRunError, SubmissionError
-from moe_cap.measure.engines import endpoint, transformers_serve
+from moe_cap.measure.engines import endpoint_session, transformers_serve
 from moe_cap.measure.engines.base import Request
 from moe_cap.measure.engines.transformers_serve_continuous import BLOCK_TOKENS, ENGINE
 from moe_cap.measure.model_files import ModelFiles
@@ -37,7 +37,7 @@ def test_a_prompt_that_fills_a_shared_block_is_refused(tiny_files: ModelFiles, t
 def test_answers_and_timed_requests_never_meet_on_one_server(
     tiny_files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "run_load", answered)
+    monkeypatch.setattr(endpoint_session, "run_load", answered)
     session: Any = unstarted(ENGINE, "", tiny_files, tmp_path)
     session.run([Request("first", (65,), 2)], 1)
     session.answer([[65]], stop=(), max_tokens=2)

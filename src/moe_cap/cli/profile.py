@@ -49,7 +49,7 @@ from moe_cap.cli.profile_options import (
 )
 from moe_cap.cli.profile_table import as_documents, print_rows
 from moe_cap.cli.progress_lines import ProgressLines, told_at_once
-from moe_cap.cli.publication import Publication, broken_rules
+from moe_cap.cli.publication import Publication, why_invalid
 from moe_cap.cli.stores import open_results, settings_here
 from moe_cap.errors import EngineStartError, MoECapError, ProfileError
 from moe_cap.measure.load.client import Limits
@@ -218,7 +218,7 @@ def _tell(outcome: Outcome) -> None:
         typer.echo(f"{name}: failed: {_named(outcome.error)}", err=True)
     elif outcome.state == "kept":
         typer.echo(f"{name}: measured before, kept", err=True)
-    if outcome.result is not None and (reasons := broken_rules(outcome.result)):
+    if outcome.result is not None and (reasons := why_invalid(outcome.result)):
         typer.echo(f"{name}: invalid: {reasons}; remove {outcome.folder} to measure it again", err=True)
 
 
@@ -289,6 +289,6 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "arguments": outcome.cell.arguments,
         "result": str(outcome.folder / "result.json") if outcome.result else None,
         "result_id": outcome.result.id if outcome.result else None,
-        "invalid": broken_rules(outcome.result) or None if outcome.result else None,
+        "invalid": why_invalid(outcome.result) or None if outcome.result else None,
         "error": _named(outcome.error) if outcome.error else None,
     }

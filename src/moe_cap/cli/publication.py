@@ -47,7 +47,7 @@ class Publication:
 
     def offer(self, cell: str, result: Result) -> None:
         """Publish a result if it may be; what cannot be published now waits for `retry`."""
-        if reasons := broken_rules(result):
+        if reasons := why_invalid(result):
             self.unpublished.append(Unpublished(cell, result.id, f"invalid: {reasons}"))
             return
         if (trouble := self._trouble_with(result)) is not None:
@@ -78,6 +78,6 @@ class Publication:
         return None
 
 
-def broken_rules(result: Result) -> str:
+def why_invalid(result: Result) -> str:
     """Every rule that a point of a result broke, each once; empty where all of it is valid."""
     return "; ".join(dict.fromkeys(rule for point in result.points for rule in point.invalid))

@@ -14,7 +14,7 @@ from moe_cap.measure.engines.base import EngineRun
 from moe_cap.measure.level import TimedPass, Trace, routing_source, steps_of
 from moe_cap.measure.machine import MeasuredMachine, Peaks
 from moe_cap.measure.prompt_cache import cached_prompts
-from moe_cap.measure.quantities import Repeat, broken_rules, client_quantities, measured_quantities, never_steady
+from moe_cap.measure.quantities import Repeat, above_one, client_quantities, measured_quantities, never_steady
 from moe_cap.measure.step_quantities import NO_STEPS, Account
 from moe_cap.metrics.cost import TokenRate
 from moe_cap.metrics.latency import RequestTiming, Slo
@@ -211,7 +211,7 @@ def _costs(level: LevelResult, system: System, quantities: Mapping[str, Quantity
 
 def _invalid(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
     failed = quantities["failed_requests"].value
-    return broken_rules(quantities) + ((f"{failed:.0f} requests failed",) if failed else ())
+    return above_one(quantities) + ((f"{failed:.0f} requests failed",) if failed else ())
 
 
 def wrong_bytes(system: System) -> tuple[str, ...]:

@@ -196,8 +196,8 @@ def _answers_s(repeat: Repeat) -> Iterator[float]:
     return (timing.e2e_s for timing in repeat.timings if timing.error is None)
 
 
-def broken_rules(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
-    """Validity rules that a level breaks. Only the vanilla forms may exceed 1: that is what sparsity does to them."""
+def above_one(quantities: Mapping[str, Quantity]) -> tuple[str, ...]:
+    """What breaks the rule that no share of a peak exceeds 1. The vanilla forms may: sparsity does that to them."""
     return tuple(
         f"{name} is {quantity.value:.3g}, above 1: a peak, a time or the count is wrong"
         for name, quantity in quantities.items()

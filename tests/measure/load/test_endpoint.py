@@ -16,7 +16,8 @@ from moe_cap.architecture import parse_config
 from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError, ServerError
 from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
 from moe_cap.measure.engines.dialect import brief
-from moe_cap.measure.engines.endpoint import EndpointEngine, EndpointSession
+from moe_cap.measure.engines.endpoint import EndpointEngine
+from moe_cap.measure.engines.endpoint_session import EndpointSession
 from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
 from moe_cap.measure.load import Limits, Rules

@@ -14,7 +14,7 @@ from load_plans import QUICK, plan_for
 from test_endpoint import attach, requests
 
 from moe_cap.errors import ServerError
-from moe_cap.measure.engines import endpoint
+from moe_cap.measure.engines import endpoint_session
 from moe_cap.measure.engines.watched import Unwatched
 from moe_cap.measure.level import time_level
 from moe_cap.measure.load import ClosedLoop, Limits, constant, run_load
@@ -106,7 +106,7 @@ def test_energy_is_that_of_the_load_and_not_of_what_an_endpoint_does_around_it(
 ) -> None:
     """Counters of the server are read, and waited for, before and after."""
     diary = Diary()
-    monkeypatch.setattr(endpoint, "watch", diary.told("watch", endpoint.watch))
+    monkeypatch.setattr(endpoint_session, "watch", diary.told("watch", endpoint_session.watch))
     monkeypatch.setattr(loading, "find_peer", diary.told("look up", loading.find_peer))
     monkeypatch.setattr(Unwatched, "steps", diary.told("steps", Unwatched.steps))
     session = attach(serve(QUICK), tmp_path, limits=Limits())

@@ -1,7 +1,7 @@
 """What every engine that is a stock server shares: its environment, its start, and a session that owns the server.
 
-A session here is that of an endpoint (`moe_cap.measure.engines.endpoint`) whose server is ours. An engine of this kind
-gives a launch specification and says how its own words are read; it never drives load itself.
+A session here is that of an endpoint (`moe_cap.measure.engines.endpoint_session`) whose server is ours. An engine of
+this kind gives a launch specification and says how its own words are read; it never drives load itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from moe_cap.measure.engines.base import (
     Score,
     Tokenizer,
 )
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine, EndpointSession
+from moe_cap.measure.engines.endpoint import EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment, EndpointSession
 from moe_cap.measure.engines.hf_tokenizer import HubTokenizer
 from moe_cap.measure.engines.server import Server, start_server
 from moe_cap.measure.engines.watched import Unwatched, Watching
@@ -161,7 +162,7 @@ class ServerEngine(ABC):
             server.url, self.served_name(spec), rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name
         )
         try:
-            return self.session(endpoint, spec, server, endpoint.attach(spec))
+            return self.session(spec, server, endpoint.attach(spec))
         except (ServerError, EngineStartError):
             server.check_alive()
             raise
@@ -173,25 +174,16 @@ class ServerEngine(ABC):
             raise EngineStartError(f"{self.name} is {self.probe().reason}")
         return start_server(self.name, spec, found.home, log, os.environ, port)
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> ServerSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> ServerSession:
         """The session over a server that answers; an engine with words of its own returns its own kind."""
-        return ServerSession(self, endpoint, spec, server, attachment)
+        return ServerSession(self, spec, server, attachment)
 
 
 class ServerSession(EndpointSession):
     """A server that is ours; see `moe_cap.measure.engines.base.Session`."""
 
-    def __init__(
-        self,
-        engine: ServerEngine,
-        endpoint: EndpointEngine,
-        spec: LaunchSpec,
-        server: Server,
-        attachment: Attachment,
-    ) -> None:
-        super().__init__(endpoint, spec, server.log, attachment)
+    def __init__(self, engine: ServerEngine, spec: LaunchSpec, server: Server, attachment: Attachment) -> None:
+        super().__init__(spec, server.log, attachment)
         self.engine = engine
         self.server = server
         self._serving = spec

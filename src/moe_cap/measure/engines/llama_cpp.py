@@ -20,7 +20,7 @@ from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec, Request, RoutingRows, Score
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.gguf_files import (
     CONVERTED,
     gguf_kind,
@@ -130,12 +130,10 @@ class LlamaCppEngine(ServerEngine):
             make_gguf(spec.files, gguf_kind(spec.files.config, spec.precision), found.home, path, log)
         return super().launch(spec, log, port)
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> LlamaCppSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> LlamaCppSession:
         """Over a server that answers; with the recorder where it was built."""
         kind = RecordedSession if (self.homes()[0] / RECORDER).is_file() else LlamaCppSession
-        return kind(self, endpoint, spec, server, attachment)
+        return kind(self, spec, server, attachment)
 
 
 def recording(timed: LaunchSpec) -> LaunchSpec:
@@ -153,12 +151,10 @@ def recording(timed: LaunchSpec) -> LaunchSpec:
 class LlamaCppSession(ServerSession):
     """A running llama-server; see `moe_cap.measure.engines.base.Session`."""
 
-    def __init__(
-        self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> None:
+    def __init__(self, engine: LlamaCppEngine, spec: LaunchSpec, server: Server, attachment: Attachment) -> None:
         # llama-server announces that it keeps connections and closes each after a stream (seen in b11434).
         unkept = replace(attachment.target, headers={**attachment.target.headers, "Connection": "close"})
-        super().__init__(engine, endpoint, spec, server, replace(attachment, target=unkept))
+        super().__init__(engine, spec, server, replace(attachment, target=unkept))
         self._told = parse_log(server.said())
         self._path = engine.gguf(spec)
 
@@ -235,10 +231,8 @@ class LlamaCppSession(ServerSession):
 class RecordedSession(LlamaCppSession):
     """A llama-server whose second start has the recorder."""
 
-    def __init__(
-        self, engine: LlamaCppEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> None:
-        super().__init__(engine, endpoint, spec, server, attachment)
+    def __init__(self, engine: LlamaCppEngine, spec: LaunchSpec, server: Server, attachment: Attachment) -> None:
+        super().__init__(engine, spec, server, attachment)
         self._recording = recording(spec)
         self._moe_layers = parse_config(spec.files.config).moe_layers
 

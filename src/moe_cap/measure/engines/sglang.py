@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidRunError, ServerError
 from moe_cap.measure.engines.base import Completion, EngineStep, LaunchSpec, Request, RoutingRows
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.passes import or_unaligned
 from moe_cap.measure.engines.server import HOME, PORT, Server
@@ -144,20 +144,16 @@ class SglangEngine(ServerEngine):
         """The timed server's specification with its own recording."""
         return replace(timed, argv=(*timed.argv, "--enable-return-routed-experts"))
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> SglangSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> SglangSession:
         """Over a server that answers."""
-        return SglangSession(self, endpoint, spec, server, attachment)
+        return SglangSession(self, spec, server, attachment)
 
 
 class SglangSession(ServerSession):
     """A running SGLang; see `moe_cap.measure.engines.base.Session`."""
 
-    def __init__(
-        self, engine: SglangEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> None:
-        super().__init__(engine, endpoint, spec, server, attachment)
+    def __init__(self, engine: SglangEngine, spec: LaunchSpec, server: Server, attachment: Attachment) -> None:
+        super().__init__(engine, spec, server, attachment)
         self._routing_spec = engine.routing_spec(spec)
         method = loaded_method(server.said()) or self._about.arguments.get("quantization")
         check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))

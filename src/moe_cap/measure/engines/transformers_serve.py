@@ -18,13 +18,13 @@ from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.dialect import Dialect
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.fingerprints import NOBODY
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, threads_beside_the_client
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.watched import Watching
-from moe_cap.measure.load import Prompt, Target
+from moe_cap.measure.load import Limits, Prompt, Target
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.result import EngineRecord
 
@@ -64,18 +64,16 @@ class TransformersServeEngine(ServerEngine):
     def _attach(self, spec: LaunchSpec, server: Server) -> ServerSession:
         """Its list of models wants the Hub, and it refuses the fields by which other servers are sounded out."""
         tokenizer = self._read_tokenizer(spec.files)
-        endpoint = EndpointEngine(server.url, rules=self._rules, read_tokenizer=self._read_tokenizer, name=self.name)
         served = ServedModel(str(spec.files.folder), None)
         unending = {"generation_config": json.dumps({"suppress_tokens": [tokenizer.end_token]})}
         target = Target(server.url, served.name, running_usage=False, unending=unending)
-        attachment = Attachment(OpenAiHttp(server.url, {}), NOBODY, served, tokenizer, target, TEXT)
-        return self.session(endpoint, spec, server, attachment)
+        http = OpenAiHttp(server.url, {})
+        attachment = Attachment(http, NOBODY, served, tokenizer, target, TEXT, Limits(), self._rules)
+        return self.session(spec, server, attachment)
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> TransformersServeSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> TransformersServeSession:
         """The session over a server that takes text."""
-        return TransformersServeSession(self, endpoint, spec, server, attachment)
+        return TransformersServeSession(self, spec, server, attachment)
 
 
 class TransformersServeSession(ServerSession):

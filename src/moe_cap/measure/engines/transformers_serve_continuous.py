@@ -15,7 +15,7 @@ from pathlib import Path
 
 from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.base import LaunchSpec, Request
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.server import Server
 from moe_cap.measure.engines.transformers_serve import TransformersServeEngine, TransformersServeSession
 from moe_cap.measure.load import Prompt
@@ -46,11 +46,9 @@ class TransformersServeContinuousEngine(TransformersServeEngine):
         batch = ("--cb-max-batch-tokens", str(BATCH_TOKENS))
         return replace(spec, argv=(*spec.argv, "--continuous-batching", *cache, *batch))
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> TransformersServeContinuousSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> TransformersServeContinuousSession:
         """Requests share its passes."""
-        return TransformersServeContinuousSession(self, endpoint, spec, server, attachment)
+        return TransformersServeContinuousSession(self, spec, server, attachment)
 
 
 class TransformersServeContinuousSession(TransformersServeSession):

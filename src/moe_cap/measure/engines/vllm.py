@@ -21,7 +21,7 @@ from moe_cap.architecture import Architecture, parse_config
 from moe_cap.measure.engines import inside
 from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import Completion, LaunchSpec, Request, RoutingRows
-from moe_cap.measure.engines.endpoint import Attachment, EndpointEngine
+from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, package_version
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
 from moe_cap.measure.engines.stored_weights import check_method, effective_plan, held_bytes, launch_dtype, stored_plan
@@ -89,11 +89,9 @@ class VllmEngine(ServerEngine):
             ready_url=f"http://127.0.0.1:{PORT}/health",
         )
 
-    def session(
-        self, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> VllmSession:
+    def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> VllmSession:
         """Over a server that answers."""
-        return VllmSession(self, endpoint, spec, server, attachment)
+        return VllmSession(self, spec, server, attachment)
 
 
 class Recorder(Protocol):
@@ -157,10 +155,8 @@ def recorder_for(told: Mapping[str, JsonValue]) -> Recorder:
 class VllmSession(ServerSession):
     """A running vLLM; see `moe_cap.measure.engines.base.Session`."""
 
-    def __init__(
-        self, engine: VllmEngine, endpoint: EndpointEngine, spec: LaunchSpec, server: Server, attachment: Attachment
-    ) -> None:
-        super().__init__(engine, endpoint, spec, server, attachment)
+    def __init__(self, engine: VllmEngine, spec: LaunchSpec, server: Server, attachment: Attachment) -> None:
+        super().__init__(engine, spec, server, attachment)
         self._told = told = parse_log(server.said())
         method = told.get("quantization")
         check_method(engine.name, spec.files, spec.precision, None if method is None else str(method))
