@@ -1,7 +1,7 @@
 """What measuring costs: our timing pass against the engine driven bare, and the routing pass against the timing pass.
 
     .venv/bin/python -m benchmarks.overhead                                  # every usual engine that is installed
-    .venv/bin/python -m benchmarks.overhead --engine vllm --model FOLDER --batch 1,8,64 --json overhead.json
+    .venv/bin/python -m benchmarks.overhead --engine vllm --model FOLDER --batch 1,8,64 --rounds 20
 
 One running engine carries the same requests on both sides, so weights, number format, threads, cache and warm-up are
 the same; how the engine is set up is our choice, stands in every result, and is not what is compared here. Sides take
@@ -12,9 +12,9 @@ turns (bare, ours, ours, bare, then the other way round), so that a steady drift
   one thread with the plainest body. Whatever ours asks of the engine beyond that counts as ours.
 
 Two ratios, each with its bootstrap interval over the blocks (95 %) and a verdict: the median of the blocks, which holds
-everything, and the lower quartile of the passes, which decides 1 % where passes differ by far more than that. A pass
-that the pipeline refuses drops its whole block, which is carried again. Exit code 1 where an interval lies above 1.01,
-or nothing was measured.
+everything, and the lower quartile of the passes, which little else disturbed. What disturbs a machine lasts about a
+second, so that many blocks shorter than that decide 1 % where few long ones do not. A pass that the pipeline refuses
+drops its whole block, which is carried again. Exit code 1 where an interval lies above 1.01, or nothing was measured.
 """
 
 from __future__ import annotations
@@ -81,11 +81,8 @@ def measure_all(asked: argparse.Namespace) -> list[Row]:
         try:
             for row in measure(name, asked):
                 rows.append(row)
-                print(
-                    f"{name}, batch {row.batch}: {_interval(row.tpot)}, {_interval(row.quiet_tpot)}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                found = f"{_interval(row.tpot)}, lower quartile {_interval(row.quiet_tpot)}"
+                print(f"{name}, batch {row.batch}: {found}", file=sys.stderr, flush=True)
         except MoECapError as error:
             print(f"{name} was not measured: {error}", file=sys.stderr, flush=True)
     return rows
@@ -173,9 +170,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--batch", type=lambda text: tuple(map(int, text.split(","))), default=(1, 8))
     parser.add_argument("--input-tokens", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
-    parser.add_argument("--waves", type=int, default=4, help="requests of one pass, in batches")
-    parser.add_argument("--rounds", type=int, default=10, help="blocks of four passes")
+    parser.add_argument("--tokens", type=int, default=32, help="of each answer")
+    parser.add_argument("--waves", type=int, default=1, help="requests of one pass, in batches")
+    parser.add_argument("--rounds", type=int, default=200, help="blocks of four passes")
     parser.add_argument("--json", type=Path, help="everything, raw")
     asked = parser.parse_args(arguments)
     if asked.rounds < FEWEST_ROUNDS or asked.tokens < 2 or min(*asked.batch, asked.waves) < 1:
