@@ -55,7 +55,8 @@ class Behaviour:
         added_prompt_tokens: counted on top of the truth: another tokenizer, or a template.
         prefix_cache: tells how much of a prompt it had seen before (completions only).
         running_usage: knows `continuous_usage_stats`; else each request that asks for it gets the total only.
-        refuse_running_usage: answers 400 to a request that asks for it, as strict servers do.
+        token_ids: knows `return_token_ids`; else it is ignored.
+        refuse_extras: answers 400 to a request that asks for either, as strict servers do.
         tokenizer: folder of the model whose tokenizer counts texts; by words where it is empty.
         fault: what goes wrong, in every `fault_every`-th request.
         seed: of the spread.
@@ -70,7 +71,8 @@ class Behaviour:
     added_prompt_tokens: int = 0
     prefix_cache: bool = False
     running_usage: bool = True
-    refuse_running_usage: bool = False
+    token_ids: bool = True
+    refuse_extras: bool = False
     tokenizer: str = ""
     model: str = "mock"
     fault: Fault = Fault.NONE
@@ -92,8 +94,8 @@ Script = Iterator[Write]
 
 def script_of(behaviour: Behaviour, ask: Ask, rng: random.Random) -> Script:
     """Everything that is written in answer to a request, lazily and in order."""
-    if behaviour.refuse_running_usage and ask.running_usage:
-        return _whole(400, {"error": {"message": "unknown field continuous_usage_stats"}})
+    if behaviour.refuse_extras and (ask.running_usage or ask.token_ids is not None):
+        return _whole(400, {"error": {"message": "unknown field continuous_usage_stats or return_token_ids"}})
     faulty = behaviour.fault is not Fault.NONE and (ask.serial + 1) % behaviour.fault_every == 0
     return SCRIPTS[behaviour.fault if faulty else Fault.NONE](behaviour, ask, rng)
 
@@ -126,6 +128,7 @@ class _Answer:
         self._reasoning = behaviour.reasoning_tokens
         self._prompt_tokens = ask.prompt_tokens + behaviour.added_prompt_tokens
         self._running = ask.running_usage and behaviour.running_usage
+        self._token_ids = ask.token_ids if behaviour.token_ids else None
         kind = "chat.completion.chunk" if ask.chat else "text_completion"
         self._head = f'data: {{"id":"cmpl-{ask.serial}","object":"{kind}","created":1,"model":"{behaviour.model}",'
 
@@ -149,7 +152,7 @@ class _Answer:
             choice = f'"delta":{{"{key}":"{text}"}}'
         else:
             choice = f'"text":"{text}","logprobs":null'
-        ids = "" if ask.token_ids is None else f',"token_ids":{list(ask.token_ids[first : first + count])}'
+        ids = "" if self._token_ids is None else f',"token_ids":{list(self._token_ids[first : first + count])}'
         usage = "," + self.usage(first + count) if self._running else ""
         return frame(
             f'{self._head}"choices":[{{"index":0,{choice},"finish_reason":{reason}{ids}}}]{usage}}}\n\n'.encode()

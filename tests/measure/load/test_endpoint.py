@@ -20,7 +20,7 @@ from moe_cap.measure.engines.endpoint import EndpointEngine
 from moe_cap.measure.engines.endpoint_session import EndpointSession
 from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
-from moe_cap.measure.load import Limits, Rules
+from moe_cap.measure.load import Limits, Rules, TokenCounting
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
@@ -79,19 +79,28 @@ def test_a_timed_pass_gives_the_tokens_and_their_times(serve: Serve, tmp_path: P
         assert run.started_s <= completion.sent_s < completion.token_s[0] <= completion.ended_s <= run.ended_s
         assert completion.error is None
     assert run.steps == ()
-    assert session.describe().arguments["client_dialect"] == "token ids and running usage"
+    assert session.describe().arguments["client_dialect"] == "token ids"
     session.stop()
 
 
+def test_a_timed_server_is_asked_for_one_count_of_its_tokens_and_not_for_two(serve: Serve, tmp_path: Path) -> None:
+    told, silent = serve(QUICK), serve(replace(QUICK, token_ids=False))
+    with_ids, without = attach(told, tmp_path), attach(silent, tmp_path)
+    assert without.describe().arguments["client_dialect"] == "running usage"
+    assert {answer.counting for answer in with_ids.load(requests(2), 2).requests} == {TokenCounting.TOKEN_IDS}
+    assert {answer.counting for answer in without.load(requests(2), 2).requests} == {TokenCounting.RUNNING_USAGE}
+    assert not with_ids._target.running_usage
+
+
 def test_a_server_that_refuses_our_fields_is_spoken_to_plainly(serve: Serve, tmp_path: Path) -> None:
-    session = attach(serve(Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True)), tmp_path)
+    session = attach(serve(Behaviour(ttft_s=0.01, itl_s=0.001, refuse_extras=True)), tmp_path)
     assert session.describe().arguments["client_dialect"] == "final usage only"
     run = session.run(requests(4), 2)
     assert {(completion.num_tokens, len(completion.token_s)) for completion in run.completions} == {(4, 4)}
     session.stop()
 
 
-PLAIN = Behaviour(ttft_s=0.01, itl_s=0.001, refuse_running_usage=True)
+PLAIN = Behaviour(ttft_s=0.01, itl_s=0.001, refuse_extras=True)
 """An ordinary server: no token ids, and usage at the end alone."""
 
 

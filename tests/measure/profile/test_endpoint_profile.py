@@ -64,7 +64,7 @@ def test_a_server_becomes_a_complete_result(serve: Serve, words: str, profile: P
 
 
 def test_a_plain_server_becomes_a_result_without_its_token_ids(serve: Serve, words: str, profile: Profile) -> None:
-    server = serve(Behaviour(ttft_s=0.01, itl_s=0.05, refuse_running_usage=True, tokens_per_chunk=4))
+    server = serve(Behaviour(ttft_s=0.01, itl_s=0.05, refuse_extras=True, tokens_per_chunk=4))
     profile("--api-url", server.url, "--model", words, *SHAPE)
     (result,) = profile.results()
     (point,) = result.points
