@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from moe_cap.measure.load import LoadPlan, Prompt, Rules, Target, constant, run_
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 TOKENIZER = ROOT / "assets" / "cap-tiny-moe"
-RUN_LIMIT_S = 300
+BESIDE_THE_LOAD_S = 60.0
+"""For a client's start and its report. All three need some 10 s; whoever is not through by then was late by far."""
 INPUT_WORDS = 32
 EVERYTHING_GOES = Rules(max_lag_s=1e9, max_beat_lag_s=1e9, max_failed_share=1.0)
 """The server's log judges all three; our own verdict is left out so that the others have none either."""
@@ -34,6 +37,11 @@ class Job:
     rate_per_s: float
     count: int
     output_tokens: int
+
+    @property
+    def limit_s(self) -> float:
+        """A client that keeps the rate is through by then."""
+        return self.count / self.rate_per_s + BESIDE_THE_LOAD_S
 
 
 @dataclass(frozen=True)
@@ -62,34 +70,50 @@ def contenders(names: list[str]) -> list[Contender]:
 
 
 def _installed(name: str, version: str, run: Callable[[Job, Path], list[Reported]]) -> Contender:
-    folder = CACHE / f"load-{name}"
-    if not (folder / "bin" / name).exists():
+    if not _program(name).exists():
+        folder = _program(name).parent.parent
         print(f"installing {name} {version} into {folder}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([folder / "bin" / "pip", "install", "-q", f"{name}=={version}"], check=True)
     return Contender(name, version, run)
 
 
-def _call(name: str, arguments: list[str], folder: Path) -> None:
-    """Run a rival's command; what it says goes to a log beside its results."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _program(name: str) -> Path:
+    return CACHE / f"load-{name}" / "bin" / name
+
+
+def _call(command: list[str | Path], job: Job, folder: Path) -> None:
+    """Run a client in a process of its own; what it says goes to a log beside its results.
+
+    Raises:
+        TimeoutExpired: it was not through in time. Its helpers are gone, too: they would slow the next one down.
+        CalledProcessError: it failed.
+    """
     with (folder / "said.txt").open("w") as said:
-        subprocess.run(
-            [CACHE / f"load-{name}" / "bin" / name, *arguments],
-            stdout=said, stderr=subprocess.STDOUT, check=True, timeout=RUN_LIMIT_S, cwd=folder,
+        process = subprocess.Popen(
+            command, stdout=said, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True,
             env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
         )  # fmt: skip
+        try:
+            status = process.wait(job.limit_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def run_ours(job: Job, folder: Path) -> list[Reported]:
-    """In a process of its own, as the others are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result = folder / "seen.json"
+    result = _emptied(folder) / "seen.json"
     order = json.dumps([job.url, job.rate_per_s, job.count, job.output_tokens, str(result)])
-    with (folder / "said.txt").open("w") as said:
-        subprocess.run(
-            [sys.executable, __file__, order], check=True, timeout=RUN_LIMIT_S, stdout=said, stderr=subprocess.STDOUT
-        )
+    _call([sys.executable, Path(__file__).resolve(), order], job, folder)
     return [Reported(*seen) for seen in json.loads(result.read_text())]
 
 
@@ -109,16 +133,15 @@ def _ours(url: str, rate_per_s: float, count: int, output_tokens: int, result: s
 
 
 def run_aiperf(job: Job, folder: Path) -> list[Reported]:
-    shutil.rmtree(folder, ignore_errors=True)
     arguments = [
-        "profile", "--model", "mock", "--url", job.url.removesuffix("/v1"),
+        _program("aiperf"), "profile", "--model", "mock", "--url", job.url.removesuffix("/v1"),
         "--endpoint-type", "completions", "--streaming",
         "--tokenizer", str(TOKENIZER), "--use-server-token-count", "--extra-inputs", "ignore_eos:true",
         "--isl", str(INPUT_WORDS), "--osl", str(job.output_tokens), "--num-dataset-entries", "100",
         "--request-rate", f"{job.rate_per_s:g}", "--request-rate-mode", "constant", "--request-count", str(job.count),
         "--ui", "none", "--artifact-dir", str(folder / "out"),
     ]  # fmt: skip
-    _call("aiperf", arguments, folder)
+    _call(arguments, job, _emptied(folder))
     reported = []
     for line in (folder / "out" / "profile_export.jsonl").read_text().splitlines():
         record = json.loads(line)
@@ -135,16 +158,15 @@ def run_aiperf(job: Job, folder: Path) -> list[Reported]:
 
 
 def run_guidellm(job: Job, folder: Path) -> list[Reported]:
-    shutil.rmtree(folder, ignore_errors=True)
     server = job.url.removesuffix("/v1")
     arguments = [
-        "run", "--backend", f"kind=openai_http,target={server},model=mock,request_format=/v1/completions",
+        _program("guidellm"), "run", "--backend", f"kind=openai_http,target={server},model=mock,request_format=/v1/completions",
         "--profile", f"kind=constant,rate={job.rate_per_s:g}", "--constraint", f"kind=max_requests,count={job.count}",
         "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}",
         "--data", f"kind=synthetic_text,prompt_tokens={INPUT_WORDS},output_tokens={job.output_tokens}",
         "--output", f"kind=json,path={folder / 'out.json'}", "--disable-console-interactive",
     ]  # fmt: skip
-    _call("guidellm", arguments, folder)
+    _call(arguments, job, _emptied(folder))
     requests = json.loads((folder / "out.json").read_text())["benchmarks"][0]["requests"]["successful"]
     reported = []
     for request in requests:
