@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead_figures import LIMIT, Ratio, median_of
+from benchmarks.overhead_figures import LIMIT, Pass, Ratio, median_of
 from benchmarks.overhead_level import Level, Row
 from benchmarks.sglang_on_a_processor import SglangOnAProcessor
 from benchmarks.wider_model import write_wider
@@ -47,6 +47,7 @@ USUAL = ("transformers", "vllm", "sglang", "llama-cpp")
 STUBBED = {"sglang-stubs": SglangOnAProcessor()}
 ENGINES = (*USUAL, "transformers-static", "transformers-offload", "llama-cpp-offload", *STUBBED)
 """Those that `overhead_bare.py` can drive; the usual ones where nobody names any."""
+SIDES = ("bare", "ours")
 FEWEST_ROUNDS = 2
 """One block has no spread."""
 
@@ -92,16 +93,17 @@ def timing_table(rows: Sequence[Row]) -> Iterator[str]:
     """Time per token of both sides."""
     yield (
         "| engine | batch | bare TPOT, ms | ours | ours / bare | <= 1.01 | lower quartile | <= 1.01 | whole pass "
-        "| same answers | refused |"
+        "| client, us a token | same answers | refused |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
-        bare_s, ours_s = (median_of(row.blocks, side, lambda each: each.tpot_s) for side in ("bare", "ours"))
+        bare_s, ours_s = (median_of(row.blocks, side, lambda each: each.tpot_s) for side in SIDES)
         tpot, quiet = row.tpot, row.quiet_tpot
         yield (
             f"| {row.engine} {row.version} | {row.batch} | {bare_s * 1e3:.3f} | {ours_s * 1e3:.3f} "
             f"| {_interval(tpot)} | {tpot.verdict(LIMIT)} | {_interval(quiet)} | {quiet.verdict(LIMIT)} "
-            f"| {_interval(row.wall)} | {row.agreeing:.0%} | {row.refused} of {len(row.blocks) + row.refused} |"
+            f"| {_interval(row.wall)} | {_clients(row)} | {row.agreeing:.0%} "
+            f"| {row.refused} of {len(row.blocks) + row.refused} |"
         )
 
 
@@ -120,6 +122,11 @@ def routing_table(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
+def _clients(row: Row) -> str:
+    """Processor time of both clients."""
+    return "" if (both := row.client_s_per_token) is None else " / ".join(f"{each_s * 1e6:.0f}" for each_s in both)
+
+
 def _interval(ratio: Ratio) -> str:
     return f"{ratio.value:.4f} ({ratio.low:.4f} to {ratio.high:.4f})"
 
@@ -128,13 +135,7 @@ def as_json(asked: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
     """Everything, raw passes included."""
 
     def passes(row: Row) -> list[dict[str, list[dict[str, float]]]]:
-        return [
-            {
-                side: [{"tpot_s": each.tpot_s, "wall_s": each.wall_s} for each in getattr(block, side)]
-                for side in ("bare", "ours")
-            }
-            for block in row.blocks
-        ]
+        return [{side: [_measured(each) for each in getattr(block, side)] for side in SIDES} for block in row.blocks]
 
     return {
         "limit": LIMIT,
@@ -151,6 +152,10 @@ def as_json(asked: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
             for row in rows
         ],
     }  # fmt: skip
+
+
+def _measured(each: Pass) -> dict[str, float]:
+    return {"tpot_s": each.tpot_s, "wall_s": each.wall_s, "cpu_s": each.cpu_s}
 
 
 def machine() -> str:

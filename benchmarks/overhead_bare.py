@@ -48,7 +48,7 @@ class GenerateLoop:
 
     def carry(self, requests: Sequence[Request], batch: int) -> Pass:
         """Fixed batches in order."""
-        tpot_s, wall_s, answers = [], 0.0, []
+        tpot_s, wall_s, answers, busy_s = [], 0.0, [], time.process_time()
         for start in range(0, len(requests), batch):
             group = requests[start : start + batch]
             prompts, tokens = [request.prompt for request in group], group[0].output_tokens
@@ -57,7 +57,7 @@ class GenerateLoop:
             tpot_s += [(all_s - one_s) / (tokens - 1)] * len(group)
             wall_s += all_s
             answers += [tuple(tokens) for tokens in said]
-        return Pass(sum(tpot_s) / len(tpot_s), wall_s, tuple(answers))
+        return Pass(sum(tpot_s) / len(tpot_s), wall_s, time.process_time() - busy_s, tuple(answers))
 
     def _generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> tuple[float, list[list[int]]]:
         config = GenerationConfig(
@@ -106,17 +106,17 @@ class RawClient:
         Raises:
             ServerError: an answer is not what was asked for.
         """
-        started_s = time.perf_counter()
+        started_s, busy_s = time.perf_counter(), time.process_time()
         try:
             streams = self._stream_all([self._encoded(request) for request in requests], batch)
         except OSError as error:
             raise ServerError(f"{self.url}: {error!r}") from error
-        wall_s = time.perf_counter() - started_s
+        wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - busy_s
         read = [
             read_answer(list(body_of(stream, self.url)), request.output_tokens)
             for stream, request in zip(streams, requests, strict=True)
         ]
-        return Pass(sum(tpot_s for tpot_s, _ in read) / len(read), wall_s, tuple(text for _, text in read))
+        return Pass(sum(tpot_s for tpot_s, _ in read) / len(read), wall_s, cpu_s, tuple(text for _, text in read))
 
     def _encoded(self, request: Request) -> bytes:
         parts = urlsplit(self.url)

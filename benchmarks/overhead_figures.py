@@ -32,11 +32,13 @@ class Pass:
     Attributes:
         tpot_s: time per output token after the first, the mean over the requests.
         wall_s: what the caller waited.
+        cpu_s: processor time of this process meanwhile: the client's where a server computes.
         answers: what was said, by request: token ids in process, text from a server.
     """
 
     tpot_s: float
     wall_s: float
+    cpu_s: float
     answers: tuple[tuple[int, ...] | str, ...]
 
 

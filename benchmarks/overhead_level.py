@@ -15,6 +15,7 @@ from benchmarks.overhead_figures import (
     RoutingCost,
     believed,
     carry_blocks,
+    median_of,
     quiet_ratio_of,
     ratio_of,
 )
@@ -32,7 +33,7 @@ ROUTED_AGAIN = 5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was found."""
+    """What was found; `client_tokens` is None where the engine computes in this process, else the tokens of a pass."""
 
     engine: str
     version: str | None
@@ -40,6 +41,7 @@ class Row:
     blocks: tuple[Block, ...]
     refused: int
     routing: RoutingCost | None
+    client_tokens: int | None = None
 
     @property
     def tpot(self) -> Ratio:
@@ -55,6 +57,14 @@ class Row:
     def wall(self) -> Ratio:
         """Ours over bare, the whole pass: with prefill, and with what is done before and after the tokens."""
         return ratio_of(self.blocks, lambda each: each.wall_s)
+
+    @property
+    def client_s_per_token(self) -> tuple[float, float] | None:
+        """Processor time of the clients, bare and ours, for each token: the most that they can take from the server."""
+        if (tokens := self.client_tokens) is None:
+            return None
+        bare_s, ours_s = (median_of(self.blocks, side, lambda each: each.cpu_s) for side in ("bare", "ours"))
+        return bare_s / tokens, ours_s / tokens
 
     @property
     def agreeing(self) -> float:
@@ -91,18 +101,19 @@ class Level:
         bare()
         blocks, refused = carry_blocks(bare, self.ours, rounds)
         routing = self.routing(how, [each.wall_s for block in blocks for each in block.ours])
-        return Row(record.name, record.version, self.batch, tuple(blocks), refused, routing)
+        tokens = sum(request.output_tokens for request in self.requests) if self._served else None
+        return Row(record.name, record.version, self.batch, tuple(blocks), refused, routing, tokens)
 
     def ours(self) -> Pass:
         """The timed pass as the pipeline runs it."""
-        started_s = time.perf_counter()
+        started_s, busy_s = time.perf_counter(), time.process_time()
         run = time_level(self.session, self.requests, self.batch, self.meter).run
-        wall_s = time.perf_counter() - started_s
+        wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - busy_s
         tpot_s = [(done.token_s[-1] - done.token_s[0]) / (len(done.tokens) - 1) for done in run.completions]
         said: Callable[[Sequence[int]], tuple[int, ...] | str] = (
             self.session.tokenizer.decode if self._served else tuple
         )
-        return Pass(statistics.fmean(tpot_s), wall_s, tuple(said(done.tokens) for done in run.completions))
+        return Pass(statistics.fmean(tpot_s), wall_s, cpu_s, tuple(said(done.tokens) for done in run.completions))
 
     def routing(self, how: RoutingSource | None, timing_s: Sequence[float]) -> RoutingCost | None:
         """The price of one level's routing pass; None where the engine, or a dense model, has none.

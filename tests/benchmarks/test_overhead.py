@@ -44,7 +44,7 @@ SECONDS = st.floats(1e-4, 10.0)
 
 
 def took(tpot_s: float, said: str = "") -> Pass:
-    return Pass(tpot_s, 10 * tpot_s, (said,))
+    return Pass(tpot_s, 10 * tpot_s, 2 * tpot_s, (said,))
 
 
 def block(bare_s: float, ours_s: float) -> Block:
@@ -157,7 +157,7 @@ def test_a_single_pass_is_carried_again_until_it_is_believed() -> None:
 
 
 def test_answers_that_both_sides_gave_are_counted() -> None:
-    bare, ours = Pass(1.0, 1.0, ("a", "b")), Pass(1.0, 1.0, ("a", "c"))
+    bare, ours = Pass(1.0, 1.0, 1.0, ("a", "b")), Pass(1.0, 1.0, 1.0, ("a", "c"))
     assert Row("e", "1", 1, (Block((bare, bare), (ours, bare)),), 0, None).agreeing == 0.75
 
 
@@ -245,7 +245,7 @@ def fake_level(files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     class Bare:
         def carry(self, _requests: object, _batch: int) -> Pass:
-            return Pass(0.010, 0.1, level.ours().answers)
+            return Pass(0.010, 0.1, 0.0, level.ours().answers)
 
     monkeypatch.setattr(overhead_level, "driver_of", lambda _session, _spec: Bare())
     return level
@@ -272,7 +272,7 @@ def test_an_engine_that_nobody_drives_bare_is_refused(files: ModelFiles, tmp_pat
 
 def rows_of(ratio: float) -> list[Row]:
     cost = RoutingCost((2.0,), 13.0, (3.0,), 7.0, None)
-    return [Row("engine", "1", 8, (block(0.010, 0.010 * ratio),) * 3, 1, cost)]
+    return [Row("engine", "1", 8, (block(0.010, 0.010 * ratio),) * 3, 1, cost, client_tokens=1000)]
 
 
 @pytest.mark.parametrize(("ratio", "code", "verdict"), [(1.009, 0, "kept"), (1.02, 1, "missed")])
@@ -289,6 +289,7 @@ def test_the_command_prints_both_tables_and_keeps_everything(
     table = capsys.readouterr().out
     assert f"| engine 1 | 8 | 10.000 | {10 * ratio:.3f} | {ratio:.4f} " in table
     assert f"| {verdict} |" in table
+    assert f"| 20 / {20 * ratio:.0f} |" in table, "microseconds of both clients"
     assert "| 1 of 4 |" in table
     assert "| engine 1 | 8 | 2.000 | 3.000 | 1.50 | 10.0 + 7.0 | 10.00 |  |" in table
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
