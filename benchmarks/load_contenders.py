@@ -160,7 +160,8 @@ def run_aiperf(job: Job, folder: Path) -> list[Reported]:
 def run_guidellm(job: Job, folder: Path) -> list[Reported]:
     server = job.url.removesuffix("/v1")
     arguments = [
-        _program("guidellm"), "run", "--backend", f"kind=openai_http,target={server},model=mock,request_format=/v1/completions",
+        _program("guidellm"), "run",
+        "--backend", f"kind=openai_http,target={server},model=mock,request_format=/v1/completions",
         "--profile", f"kind=constant,rate={job.rate_per_s:g}", "--constraint", f"kind=max_requests,count={job.count}",
         "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}",
         "--data", f"kind=synthetic_text,prompt_tokens={INPUT_WORDS},output_tokens={job.output_tokens}",

@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead_figures import LIMIT, Pass, Ratio, median_of
+from benchmarks.overhead_figures import LIMIT, Pass, Ratio, median_of, ratio_of
 from benchmarks.overhead_level import Level, Row
 from benchmarks.sglang_on_a_processor import SglangOnAProcessor
 from benchmarks.wider_model import write_wider
@@ -105,6 +105,19 @@ def timing_table(rows: Sequence[Row]) -> Iterator[str]:
             f"| {_interval(row.wall)} | {_clients(row)} | {row.agreeing:.0%} "
             f"| {row.refused} of {len(row.blocks) + row.refused} |"
         )
+    if len(rows) > 1:
+        yield _together(rows)
+
+
+def _together(rows: Sequence[Row]) -> str:
+    """The blocks of all rows as one: ratios have no unit, so engines and batch sizes can be put together."""
+    blocks = [block for row in rows for block in row.blocks]
+    tpot, wall = ratio_of(blocks, lambda each: each.tpot_s), ratio_of(blocks, lambda each: each.wall_s)
+    refused = sum(row.refused for row in rows)
+    return (
+        f"| all | | | | {_interval(tpot)} | {tpot.verdict(LIMIT)} | | | {_interval(wall)} | | "
+        f"| {refused} of {len(blocks) + refused} |"
+    )
 
 
 def routing_table(rows: Sequence[Row]) -> Iterator[str]:

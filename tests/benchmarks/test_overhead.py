@@ -297,6 +297,14 @@ def test_the_command_prints_both_tables_and_keeps_everything(
     assert [side["tpot_s"] for side in row["blocks"][0]["bare"]] == [0.010, 0.010]
 
 
+def test_the_blocks_of_all_rows_are_one_figure_too() -> None:
+    rows = [*rows_of(1.0), *rows_of(1.004), *rows_of(1.008)]
+    *_, together = overhead.timing_table(rows)
+    assert together.startswith("| all | | | | 1.0040 (1.0000 to 1.0080) | kept |")
+    assert together.endswith("| 3 of 12 |")
+    assert not any(line.startswith("| all") for line in overhead.timing_table(rows_of(1.0)))
+
+
 def test_an_engine_that_does_not_start_is_told_and_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
