@@ -169,60 +169,6 @@ def test_without_a_converter_the_model_does_not_start(
         ENGINE.start(ENGINE.launch_spec(tiny_files, "fp32"), tmp_path / "engine.log")
 
 
-def test_a_failed_conversion_leaves_no_file(tiny_files: ModelFiles, tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source/convert_hf_to_gguf.py").write_text("raise SystemExit('no such architecture')")
-    target = tmp_path / "gguf" / gguf_files.gguf_name(tiny_files, "f32")
-    with pytest.raises(EngineStartError, match="could not convert"):
-        gguf_files.make_gguf(tiny_files, "f32", tmp_path, target, tmp_path / "log")
-    assert not list(target.parent.iterdir())
-
-
-CONVERTER = "import sys; open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write(sys.argv[-1])"
-QUANTISER = """#!/bin/sh
-echo "quantised $3 from $(cat "$1")" > "$2"
-"""
-
-
-def tools(home: Path, quantiser: str) -> None:
-    (home / "source/conversion").mkdir(parents=True)
-    (home / "source/conversion/base.py").write_text("class TextModel:\n    get_vocab_base_pre = None\n")
-    (home / "source/convert_hf_to_gguf.py").write_text(CONVERTER)
-    (home / "bin").mkdir()
-    (home / "bin/llama-quantize").write_text(quantiser)
-    (home / "bin/llama-quantize").chmod(0o755)
-
-
-@pytest.mark.parametrize(("dtype", "plain"), [("float32", "f32"), ("bfloat16", "bf16"), ("float16", "f16")])
-def test_a_quantised_file_is_made_from_the_checkpoints_own_numbers_alone(
-    tiny_files: ModelFiles, tmp_path: Path, dtype: str, plain: str
-) -> None:
-    tools(tmp_path, QUANTISER)
-    files, target = replace(tiny_files, config={**tiny_files.config, "dtype": dtype}), tmp_path / "gguf/x.q8_0.gguf"
-    gguf_files.make_gguf(files, "q8_0", tmp_path, target, tmp_path / "log")
-    assert target.read_text() == f"quantised Q8_0 from {plain}\n"
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_quantiser_that_fails_leaves_no_file(tiny_files: ModelFiles, tmp_path: Path) -> None:
-    tools(tmp_path, "#!/bin/sh\necho half > $2; echo cannot quantise that; exit 1\n")
-    target = tmp_path / "gguf/x.q4_0.gguf"
-    with pytest.raises(EngineStartError, match="cannot quantise that"):
-        gguf_files.make_gguf(tiny_files, "q4_0", tmp_path, target, tmp_path / "log")
-    assert not list(target.parent.iterdir())
-
-
-def test_without_a_quantiser_the_error_says_where_it_should_lie(tiny_files: ModelFiles, tmp_path: Path) -> None:
-    with pytest.raises(EngineStartError, match="bin/llama-quantize is not there"):
-        gguf_files.make_gguf(tiny_files, "q4_0", tmp_path, tmp_path / "gguf/x.gguf", tmp_path / "log")
-
-
-def test_a_converted_model_is_not_converted_again(tiny_files: ModelFiles, tmp_path: Path) -> None:
-    target = tmp_path / "model.gguf"
-    target.touch()
-    gguf_files.make_gguf(tiny_files, "f32", tmp_path / "nowhere", target, tmp_path / "log")
-
-
 BYTE_LEVEL = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}
 CHARACTERS = {"model": {"vocab": {"<s>": 0, "a": 1, " ": 2}, "merges": []}, "added_tokens": [{"content": "<s>"}]}
 

@@ -110,9 +110,13 @@ class GuardedProcess:
         self._let_go()
         return True
 
-    def wait(self) -> None:
-        """Wait until it has ended."""
-        self._process.wait()
+    def wait(self, limit_s: float | None = None) -> None:
+        """Wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not within the limit; it runs on.
+        """
+        self._process.wait(limit_s)
         self._let_go()
 
     def stop(self) -> None:

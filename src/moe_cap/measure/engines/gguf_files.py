@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from moe_cap.errors import EngineStartError, SubmissionError
 from moe_cap.measure.engines import inside
 from moe_cap.measure.engines.gguf_tensors import GgufFile
+from moe_cap.measure.engines.server import GRACE_S, clean_environment
+from moe_cap.measure.guarded import GuardedProcess
 from moe_cap.measure.model_files import GGUF, ModelFiles
 
 LIMIT_S = 7200.0
@@ -64,6 +67,7 @@ def make_gguf(files: ModelFiles, kind: str, home: Path, target: Path, log: Path)
     if target.is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target.parent)
     if kind in {*CONVERTED.values()}:
         with _appearing(target) as part:
             _convert(files, kind, home, part, log)
@@ -124,14 +128,29 @@ def _convert(files: ModelFiles, kind: str, home: Path, target: Path, log: Path) 
 
 
 def _run(command: list[str], doing: str, log: Path, added: dict[str, str]) -> None:
+    """Run a tool as servers are run: without our secrets, and never longer than we are there ourselves."""
+    process = GuardedProcess(
+        command,
+        log=log,
+        ending=log.with_suffix(".ending.json"),
+        environ=clean_environment(os.environ, added),
+        grace_s=GRACE_S,
+    )
     try:
-        with log.open("ab") as output:
-            environ = {**os.environ, **added}
-            done = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False, env=environ
-            )
+        process.wait(LIMIT_S)
     except subprocess.TimeoutExpired as error:
         raise EngineStartError(f"llama.cpp could not {doing} within {LIMIT_S:g} s") from error
-    if done.returncode:
+    finally:
+        process.stop()
+    if process.read_ending().status != 0:
         said = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
         raise EngineStartError(f"llama.cpp could not {doing}:\n" + "\n".join(said))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left: whoever still writes has done so within the limits of both tools."""
+    oldest_s = time.time() - 2 * LIMIT_S
+    for path in (*folder.glob("*.part"), *folder.glob("*.plain")):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest_s:
+                path.unlink()

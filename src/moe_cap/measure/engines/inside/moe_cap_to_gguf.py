@@ -3,7 +3,7 @@
 Run as a script: `python moe_cap_to_gguf.py LLAMA_CPP_SOURCE MODEL --outfile FILE --outtype TYPE`. llama.cpp recognises
 a tokenizer by the hash of what it makes of one text and refuses all others. Two of those can be told from
 tokenizer.json to be exactly what llama.cpp calls `gpt-2`: byte-level BPE with GPT-2's own splitting, and a vocabulary
-of single characters without merges. Weights are converted by the converter alone.
+of single characters without merges. Weights are converted by the converter alone, and no code of the model is run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoConfig, AutoTokenizer
 
 GPT2 = "gpt-2"
 NEVER_MERGED = ["<pad> <pad>"]
@@ -73,8 +74,27 @@ def _teach_characters(model: Any) -> None:
     model.get_vocab_base, model._set_vocab_gpt2 = get_vocab_base, set_vocab
 
 
+def refuse_own_code() -> None:
+    """Have every configuration and tokenizer read by the classes of transformers, whatever the converter asks for.
+
+    It trusts the code that comes with a model, and the model may be anybody's submission.
+    """
+    for auto in (AutoConfig, AutoTokenizer):
+        _distrust(auto)
+
+
+def _distrust(auto: Any) -> None:
+    read: Callable[..., Any] = auto.from_pretrained
+
+    def from_pretrained(*given: Any, **named: Any) -> Any:
+        return read(*given, **{**named, "trust_remote_code": False})
+
+    auto.from_pretrained = from_pretrained
+
+
 def main(source: str, model: str, *rest: str) -> None:
     """Convert one model."""
+    refuse_own_code()
     sys.path[:0] = [f"{source}/gguf-py", source]
     tokenizer = Path(model, "tokenizer.json")
     if tokenizer.is_file():
