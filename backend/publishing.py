@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moe_cap.board import refresh_table
-from moe_cap.result import Result
+from moe_cap.result import Result, parse_result
 from moe_cap.results import ResultStore
 
 
@@ -23,9 +23,14 @@ class Publisher:
         return self._store.has(result_id)
 
     def publish(self, result: Result) -> str:
-        """Write one result; its id."""
-        month = result.created_at.strftime("%Y-%m")
-        self._store.publish(result.to_json(), result_id=result.id, year_month=month)
+        """Write one result; its id.
+
+        Raises:
+            ResultError: nobody could read its record back, so it is not written.
+        """
+        record = result.to_json()
+        parse_result(record)
+        self._store.publish(record, result_id=result.id, year_month=result.created_at.strftime("%Y-%m"))
         return result.id
 
     def refresh_table(self) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from backend.publishing import Publisher
+from moe_cap.errors import ResultError
+from moe_cap.quantity import known
 from moe_cap.result import Result, parse_result
 from moe_cap.results import ResultStore
 from moe_cap.store import FolderStore
@@ -26,6 +28,15 @@ def test_published_result_is_there_for_who_knows_its_id(tmp_path: Path) -> None:
     assert not publisher.has(one.id)
     assert publisher.publish(one) == publisher.publish(one) == one.id
     assert publisher.has(one.id)
+
+
+def test_a_record_that_nobody_could_read_back_is_not_written(tmp_path: Path) -> None:
+    publisher, whole = Publisher(ResultStore(FolderStore(tmp_path))), result(1)
+    both = known("requests_per_s", 1.0).model_copy(update={"reason": "it has none"})
+    point = whole.points[0].model_copy(update={"quantities": {"requests_per_s": both}})
+    with pytest.raises(ResultError, match="requests_per_s"):
+        publisher.publish(whole.model_copy(update={"points": (point,)}))
+    assert not publisher.has(whole.id)
 
 
 def test_table_holds_every_readable_result_and_names_the_others(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.latency import RequestTiming, Slo
 from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import storage_of
-from moe_cap.quantity import QUANTITIES, known
+from moe_cap.quantity import QUANTITIES, Quantity, known
 from moe_cap.routing import RoutingSource, StepKind, decode_step, prefill_step
 
 PEAKS = Peaks("bf16", 1e9, 1e12, 5e8, 4e11)
@@ -116,6 +116,22 @@ def test_one_repetition_has_no_interval_and_three_have_one(account: Account) -> 
     assert values["tpot_s_mean"].interval_95 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert values["output_tokens_per_s"].value == pytest.approx((2 / 3 + 1 / 3 + 2 / 9) / 3)
     assert values["decode_s_mbu"].interval_95 > 0
+
+
+@pytest.mark.parametrize("untold", [0, 1])
+def test_a_rate_that_not_all_repetitions_have_is_of_those_that_have_it_and_says_so(
+    account: Account, untold: int
+) -> None:
+    repeats = [repeat(1.0), repeat(2.0), repeat(4.0)]
+    repeats[untold] = replace(repeats[untold], steps=repeats[untold].steps[:1])
+    values = measured_quantities(repeats, 1, account)
+    rate = values["decode_tokens_per_s"]
+    assert rate.value == pytest.approx((0.5 + 0.25) / 2 if untold == 0 else (1.0 + 0.25) / 2)
+    assert (rate.reason, rate.note) == (None, "mean of 2 of 3 repetitions: the others have none")
+    assert rate.interval_95 is None
+    assert values["prefill_tokens_per_s"].note is None
+    for name, quantity in values.items():
+        assert Quantity.model_validate(quantity.model_dump()) == quantity, name
 
 
 def test_an_open_loop_that_is_over_before_it_is_steady_breaks_a_rule(account: Account) -> None:

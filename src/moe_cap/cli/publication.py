@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import typer
 
 from backend.publishing import Publisher
-from moe_cap.errors import BusyError, StoreError
+from moe_cap.errors import BusyError, ResultError, StoreError
 from moe_cap.result import Result
 
 
@@ -70,10 +70,10 @@ class Publication:
         except StoreError as error:
             self.trouble = str(error)
 
-    def _trouble_with(self, result: Result) -> StoreError | None:
+    def _trouble_with(self, result: Result) -> StoreError | ResultError | None:
         try:
             self.published.append(self._publisher.publish(result))
-        except StoreError as error:
+        except (StoreError, ResultError) as error:
             return error
         return None
 

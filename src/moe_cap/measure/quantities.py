@@ -64,8 +64,17 @@ def _of_repeat(repeat: Repeat, concurrency: int | None, account: Account, slo: S
 
 
 def _mean(quantities: Sequence[Quantity]) -> Quantity:
-    known = [quantity.value for quantity in quantities if quantity.value is not None]
-    return quantities[0].model_copy(update={"value": fmean(known)}) if known else quantities[0]
+    """Over the repetitions that have a value; the note says how many those are where not all do."""
+    told = [quantity for quantity in quantities if quantity.value is not None]
+    if not told:
+        return quantities[0]
+    mean = told[0].model_copy(
+        update={"value": fmean(quantity.value for quantity in told if quantity.value is not None)}
+    )
+    if len(told) == len(quantities):
+        return mean
+    notes = (mean.note, f"mean of {len(told)} of {len(quantities)} repetitions: the others have none")
+    return mean.model_copy(update={"note": "; ".join(filter(None, notes))})
 
 
 def _with_interval(quantity: Quantity, repeats: Sequence[Quantity | None]) -> Quantity:
