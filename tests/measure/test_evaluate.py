@@ -21,6 +21,7 @@ from moe_cap.measure import evaluate as walk
 from moe_cap.measure import job, level, levels
 from moe_cap.measure.engines import fake
 from moe_cap.measure.engines.base import RoutingRows
+from moe_cap.measure.machine import MeasuredMachine
 from moe_cap.measure.power import Energy, PowerMeter
 from moe_cap.measure.progress import Progress
 from moe_cap.quantity import QUANTITIES
@@ -28,6 +29,7 @@ from moe_cap.result import Result, parse_result, result_id
 from moe_cap.routing import RoutingSource
 from moe_cap.settings import CHECKOUT, Settings, read_settings
 from moe_cap.submission import Submission, parse_submission
+from tests.measure.test_placement import L4
 from tests.measure.test_power_and_probe import Counters
 from tests.measure.tiny_models import write_model
 
@@ -228,6 +230,28 @@ def test_energy_is_that_of_the_timed_window_alone(
     assert values["idle_power_w"].value == 7.0
     assert values["j_per_output_token"].value == pytest.approx(300.0 / (3 * 4 * 8))
     assert values["output_tokens_per_kwh"].value == pytest.approx(3 * 4 * 8 / 300.0 * 3.6e6)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_energy_of_a_server_that_may_be_on_any_gpu_of_this_machine_is_unknown(
+    tiny_folder: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    counters = Counters(fake_measurement(seconds=2.0, joules=100.0))
+    find, machine_of = walk.find_subject, walk._machine
+
+    def with_two_gpus(*arguments: Any) -> MeasuredMachine:
+        known = machine_of(*arguments)
+        return replace(known, machine=replace(known.machine, devices=(L4, L4)), gpus=(0,))
+
+    monkeypatch.setattr(walk, "open_power_meter", lambda: PowerMeter(counters, None))
+    monkeypatch.setattr(PowerMeter, "idle", lambda self: Energy(1.0, {0: 900.0}, 7.0, None))
+    monkeypatch.setattr(walk, "find_subject", lambda job: replace(find(job), ours=ours))
+    monkeypatch.setattr(walk, "_machine", with_two_gpus)
+    _, output = run(tmp_path, settings, write_request(tmp_path, tiny_folder, concurrency=[1]))
+    values = result_of(output).points[0].quantities
+    for name in ("energy_j", "power_w", "idle_power_w", "j_per_output_token"):
+        assert (values[name].value is not None) is ours, name
+        assert ours or values[name].reason == "which of this machine's GPUs the server uses is not known"
 
 
 def fake_measurement(*, seconds: float, joules: float) -> Any:

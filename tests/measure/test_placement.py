@@ -10,7 +10,7 @@ import pytest
 from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import FoundDevice, Machine
 from moe_cap.measure.machine import identify_machine
-from moe_cap.measure.placement import device_of, found_behind, gpus_of, why_no_offload_bytes
+from moe_cap.measure.placement import device_of, found_behind, gpus_of, why_gpus_unknown, why_no_offload_bytes
 from moe_cap.measure.probe import Probe
 from moe_cap.result import EngineRecord
 
@@ -89,8 +89,26 @@ def test_a_silent_engine_on_a_machine_with_a_choice_is_refused(asked: str | None
 
 
 def test_the_gpus_of_a_run_start_at_its_device() -> None:
-    assert gpus_of("cuda:2", 2) == (2, 3)
-    assert gpus_of("cpu", 1) == ()
+    assert gpus_of(engine(), "cuda:2", 2) == (2, 3)
+    assert gpus_of(engine(), "cpu", 1) == ()
+
+
+def test_the_first_gpu_that_sglang_was_given_is_the_runs_first() -> None:
+    told = engine(device="cuda", base_gpu_id=4, gpu_id_step=2)
+    device = device_of(told, GPUS, None)
+    assert (device, gpus_of(told, device, 2)) == ("cuda:4", (4, 6))
+    plain = engine(device="cuda", base_gpu_id=0, gpu_id_step=1)
+    assert gpus_of(plain, device_of(plain, GPUS, None), 2) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ours", "known"), [((0,), False, False), ((0,), True, True), ((0, 1), False, True), ((), False, True)]
+)
+def test_a_server_that_somebody_else_started_may_be_on_any_of_more_gpus(
+    gpus: tuple[int, ...], ours: bool, known: bool
+) -> None:
+    reason = why_gpus_unknown(gpus, GPUS, ours=ours)
+    assert (reason is None) is known
 
 
 @pytest.mark.parametrize(

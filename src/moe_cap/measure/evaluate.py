@@ -30,7 +30,14 @@ from moe_cap.measure.environment import describe_environment
 from moe_cap.measure.levels import Carrier, levels_of, stage_weights
 from moe_cap.measure.machine import MeasuredMachine, identify_machine
 from moe_cap.measure.model_files import ModelFiles, find_model
-from moe_cap.measure.placement import device_of, found_behind, gpus_of, layout_of, why_no_offload_bytes
+from moe_cap.measure.placement import (
+    device_of,
+    found_behind,
+    gpus_of,
+    layout_of,
+    why_gpus_unknown,
+    why_no_offload_bytes,
+)
 from moe_cap.measure.points import LevelResult, System, build_point, expert_trace
 from moe_cap.measure.power import PowerMeter, open_power_meter
 from moe_cap.measure.probe import busy_share, probe_machine, uuid_of
@@ -153,8 +160,8 @@ def measure(job: Job, find: Callable[[Job], Subject]) -> Result:
     job.progress.enter("writing")
     peaks = found.machine.peaks(found.storage.compute_dtype)
     how = subject.engine.probe().routing
-    idle_w = idle.only(found.machine.gpus).watts if idle is not None else None
-    no_power = meter.only(found.machine.gpus).reason
+    no_power = _meter_of(subject, found.machine, meter).reason
+    idle_w = idle.only(found.machine.gpus).watts if idle is not None and no_power is None else None
     engine = _published(found.engine, subject.arguments)
     system = System(
         architecture, found.storage, found.machine, peaks, how, idle_w, no_power, layout_of(found.engine),
@@ -195,7 +202,7 @@ def _carry(
     job.progress.enter("probing the machine")
     machine = subject.elsewhere or _machine(job, subject, session, own)
     prompts = Prompts(asked, _passages(job), session.tokenizer, subject.opening)
-    carrier = Carrier(asked, session, architecture, prompts, meter.only(machine.gpus), job.progress)
+    carrier = Carrier(asked, session, architecture, prompts, _meter_of(subject, machine, meter), job.progress)
     timed = [carrier.time(level) for level in levels_of(asked)]
     accuracy = tuple(_accuracy(job, session, task) for task in asked.tasks)
     levels = tuple(map(carrier.trace, timed))
@@ -215,7 +222,13 @@ def _machine(job: Job, subject: Subject, session: Session, own: OwnFigures | Non
     number = subject.num_devices or layout_of(record).num_devices
     probe = probe_machine(device, job.settings.home)
     known = identify_machine(machine, found, probe, asked=asked, own=own, num_devices=number)
-    return replace(known, gpus=gpus_of(device, number))
+    return replace(known, gpus=gpus_of(record, device, number))
+
+
+def _meter_of(subject: Subject, machine: MeasuredMachine, meter: PowerMeter) -> PowerMeter:
+    """The counters of the run's own devices, where it is known which they are."""
+    reason = why_gpus_unknown(machine.gpus, machine.machine, ours=subject.ours)
+    return meter.only(machine.gpus) if reason is None else PowerMeter(None, reason)
 
 
 def _published(record: EngineRecord, given: tuple[str, ...]) -> EngineRecord:

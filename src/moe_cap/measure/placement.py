@@ -14,6 +14,8 @@ DEVICE_KEYS = ("device", "device_config")
 PLACES_KEY = "modules_by_place"
 """Under which Accelerate's device map is told: how many modules lie where."""
 GPU_KINDS = frozenset({"cuda", "hip", "rocm"})
+FIRST_KEY, STEP_KEY = "base_gpu_id", "gpu_id_step"
+"""Of SGLang (0.5.23, srt/arg_groups/fields/device.py): its first GPU, and how far from each the next one lies."""
 
 
 def device_of(record: EngineRecord, machine: Machine, asked: str | None) -> str:
@@ -31,7 +33,7 @@ def device_of(record: EngineRecord, machine: Machine, asked: str | None) -> str:
     if kind == "cpu":
         return "cpu"
     if kind in GPU_KINDS:
-        return f"cuda:{index or 0}"
+        return f"cuda:{index or record.arguments.get(FIRST_KEY) or 0}"
     raise InvalidRunError(f"the engine runs on {told!r}, which cannot be probed: only processors and GPUs of torch can")
 
 
@@ -78,10 +80,24 @@ def why_no_offload_bytes(record: EngineRecord, *, ours: bool) -> str:
     return "nothing is offloaded: all weights lie in the device's memory"
 
 
-def gpus_of(device: str, num_devices: int) -> tuple[int, ...]:
+def gpus_of(record: EngineRecord, device: str, num_devices: int) -> tuple[int, ...]:
     """Numbers of the GPUs of a run: none for the processor, else those from its first device on."""
     kind, _, index = device.partition(":")
-    return () if kind == "cpu" else tuple(range(int(index), int(index) + num_devices))
+    first, step = int(index or 0), int(str(record.arguments.get(STEP_KEY) or 1))
+    return () if kind == "cpu" else tuple(range(first, first + num_devices * step, step))
+
+
+def why_gpus_unknown(gpus: tuple[int, ...], machine: Machine, *, ours: bool) -> str | None:
+    """Why nobody knows on which GPUs a run was; None where it is known, or where it was on none.
+
+    Args:
+        gpus: as many as it used.
+        machine: on which it was; one with more leaves a choice, that the environment of a server decides too.
+        ours: it was started here, in our environment.
+    """
+    if ours or not gpus or len(machine.gpus) <= len(gpus):
+        return None
+    return "which of this machine's GPUs the server uses is not known"
 
 
 def found_behind(device: str, uuid: str | None, machine: Machine) -> FoundDevice:

@@ -21,6 +21,7 @@ import psutil
 import torch
 from pydantic import JsonValue
 
+from moe_cap.errors import InvalidRunError
 from moe_cap.hardware import detect_machine
 from moe_cap.measure.environment import cpu_name
 from moe_cap.measure.matrix_products import NOT_PROBED, PRODUCTS
@@ -102,9 +103,16 @@ def probe_machine(device: str, home: Path) -> Probe:
 
 
 def uuid_of(device: str) -> str | None:
-    """Identity of the very card behind torch's name of it, whatever CUDA_VISIBLE_DEVICES renumbers; None on a CPU."""
-    if not device.startswith("cuda"):
+    """Identity of the very card behind torch's name of it, whatever CUDA_VISIBLE_DEVICES renumbers; None on a CPU.
+
+    Raises:
+        InvalidRunError: this process does not see it.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
         return None
+    if int(index or 0) >= (number := torch.cuda.device_count()):
+        raise InvalidRunError(f"the engine runs on {device}, torch sees {number} GPUs here: see CUDA_VISIBLE_DEVICES")
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return None if uuid is None else str(uuid).removeprefix("GPU-")
 
