@@ -9,6 +9,7 @@ import pytest
 import torch
 from zeus.monitor.energy import Measurement
 
+from moe_cap.errors import InvalidRunError
 from moe_cap.hardware.detect import FoundDevice
 from moe_cap.measure import matrix_products
 from moe_cap.measure import probe as probing
@@ -154,6 +155,18 @@ def test_a_gpu_is_probed_with_its_host_and_both_ways_between_them(monkeypatch: p
     assert {(source, target): size for source, target, size in copies} == {
         ("cuda:0", "cuda:0"): 2**31, ("cpu", "cpu"): 2**30, ("cpu", "cuda:0"): 2**30, ("cuda:0", "cpu"): 2**30,
     }  # fmt: skip
+
+
+def test_how_busy_a_machine_is_is_asked_before_the_probe_makes_it_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = fake_gpu(monkeypatch, free_bytes=2**37)
+    monkeypatch.setattr(probing, "busy_share", lambda: float(len(copies)))
+    assert probing.measure("cuda:0", "f").busy_share == 0
+
+
+def test_a_card_that_this_process_does_not_see_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InvalidRunError, match="runs on cuda:4, torch sees 1 GPUs here"):
+        probing.uuid_of("cuda:4")
 
 
 def test_the_buffers_of_a_probe_fit_into_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

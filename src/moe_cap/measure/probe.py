@@ -148,6 +148,7 @@ def _read(path: Path) -> Probe | None:
 
 def measure(device: str, fingerprint: str) -> Probe:
     """Run the probe."""
+    busy = busy_share()
     cuda = device.startswith("cuda")
     host_size = min(max(SMALLEST_COPY_BYTES, 2 * _last_level_cache_bytes()), _free_bytes("cpu") // 4)
     size = min(CUDA_COPY_BYTES, _free_bytes(device) // 4) if cuda else host_size
@@ -170,7 +171,7 @@ def measure(device: str, fingerprint: str) -> Probe:
         host_to_device_bytes_per_s=_copy_rate("cpu", device, host_size) if cuda else None,
         device_to_host_bytes_per_s=_copy_rate(device, "cpu", host_size) if cuda else None,
         repeats=REPEATS,
-        busy_share=busy_share(),
+        busy_share=busy,
     )
 
 
