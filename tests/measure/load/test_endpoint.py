@@ -477,6 +477,22 @@ def test_a_server_that_tells_nothing_of_itself_is_not_waited_for(answering: Answ
     assert time.monotonic() - began < PATIENCE_S
 
 
+def test_why_there_are_no_counters_names_no_address() -> None:
+    """It goes into published records."""
+
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(501, text="nginx at 10.1.2.3 knows no /metrics")
+
+    def hang_up(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("Connect call failed ('10.1.2.3', 8000)")
+
+    for handle, says in ((refuse, "/metrics: HTTP 501"), (hang_up, "/metrics gave no answer")):
+        http = OpenAiHttp("http://10.1.2.3:8000/v1", {}, transport=httpx2.MockTransport(handle))
+        with pytest.raises(ServerError) as refused:
+            http.metrics()
+        assert str(refused.value) == says
+
+
 def test_a_server_is_asked_once_who_it_is(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[OpenAiHttp] = []
     about = OpenAiHttp.about

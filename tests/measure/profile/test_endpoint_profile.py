@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -469,6 +470,20 @@ def test_keys_addresses_and_folders_that_a_server_tells_are_in_no_file(
     for path in [*profile.output.rglob("*"), *profile.store.rglob("*")]:
         if path.is_file():
             assert not re.search(rb"covert|10\.9\.8\.7", path.read_bytes()), path
+
+
+def test_the_address_of_a_server_is_in_no_file(
+    serve: Serve, words: str, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells(monkeypatch, About("llama-cpp", "b11434"))
+    server = serve(QUICK)
+    profile("--api-url", server.url, "--model", words, *SHAPE, "--publish")
+    (result,) = profile.results()
+    assert "/metrics: HTTP" in str(result.points[0].quantities["decode_s_mbu"].reason)
+    address = urlsplit(server.url).netloc.encode()
+    for path in [*profile.output.rglob("*"), *profile.store.rglob("*")]:
+        if path.is_file():
+            assert address not in path.read_bytes(), path
 
 
 def test_another_server_at_the_same_address_is_measured_anew(

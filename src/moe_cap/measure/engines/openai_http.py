@@ -143,23 +143,37 @@ class OpenAiHttp:
         return self._json("POST", self._root + path, body, self._limits.request_s)
 
     def metrics(self) -> str:
-        """Prometheus text of /metrics, below the server's root; raises ServerError where there is none."""
-        return self._request("GET", f"{self._root}/metrics", None, self._aside_s).text
+        """Prometheus text of /metrics, below the server's root.
+
+        Raises:
+            ServerError: there is none; why goes into records, so it tells neither the address nor the server's words.
+        """
+        try:
+            response = self._answer("GET", f"{self._root}/metrics", None, self._aside_s)
+        except ServerError as error:
+            raise ServerError("/metrics gave no answer") from error
+        if response.status_code != httpx2.codes.OK:
+            raise ServerError(f"/metrics: HTTP {response.status_code}")
+        return response.text
 
     def _request(self, method: str, url: str, body: dict[str, JsonValue] | None, limit_s: float) -> httpx2.Response:
-        try:
-            with start_blocking_portal() as portal:
-                response = portal.call(self._ask, method, url, body, limit_s)
-        except TimeoutError as error:
-            raise ServerError(f"{url} gave no whole answer within {limit_s:g} s") from error
-        except httpx2.HTTPError as error:
-            raise ServerError(f"{url}: {error!r}") from error
+        response = self._answer(method, url, body, limit_s)
         if response.status_code in DENIED:
             told = f"HTTP {response.status_code}: {response.text[:SHOWN]}"
             raise AccessDeniedError(f"{url} wants a key that it takes, set MOE_CAP_API_KEY: {told}")
         if response.status_code != httpx2.codes.OK:
             raise ServerError(f"{url}: HTTP {response.status_code}: {response.text[:SHOWN]}")
         return response
+
+    def _answer(self, method: str, url: str, body: dict[str, JsonValue] | None, limit_s: float) -> httpx2.Response:
+        """Whatever the status of it."""
+        try:
+            with start_blocking_portal() as portal:
+                return portal.call(self._ask, method, url, body, limit_s)
+        except TimeoutError as error:
+            raise ServerError(f"{url} gave no whole answer within {limit_s:g} s") from error
+        except httpx2.HTTPError as error:
+            raise ServerError(f"{url}: {error!r}") from error
 
     async def _ask(self, method: str, url: str, body: dict[str, JsonValue] | None, limit_s: float) -> httpx2.Response:
         """The call itself; on an event loop, because only there a call as a whole has a time, and not each read."""
