@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from moe_cap.architecture import parse_config
+from moe_cap.errors import InvalidInputError
 from moe_cap.hardware import detect_machine
+from moe_cap.measure.model_files import RANDOM_WEIGHTS
 from moe_cap.precision import parse_quantization, stored_bytes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -59,6 +61,20 @@ def no_gpu() -> str | None:
     return f"no GPU: this machine has {device.name}, and no driver's library tells of another device"
 
 
+def occupied(shape: Shape, scratch: Path) -> str | None:
+    """Why a shape may not be drawn there, for people: what has its name and was not drawn is somebody's model."""
+    folder = scratch / shape.name
+    if not folder.exists():
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    if RANDOM_WEIGHTS in config:
+        return None
+    return f"{folder} was not drawn by this command and would be removed: move it away, or give another --scratch"
+
+
 def lacks_room(shape: Shape, scratch: Path, *, rehearsal: bool) -> str | None:
     """Why one shape cannot run here, for people; None where it can."""
     device, needed = detect_machine().devices[0], shape.weights_bytes * GPU_ROOM
@@ -67,7 +83,7 @@ def lacks_room(shape: Shape, scratch: Path, *, rehearsal: bool) -> str | None:
     free, written = shutil.disk_usage(scratch).free, shape.weights_bytes + DISK_ROOM_BYTES
     if free < written:
         return f"{shape.name} needs {written / 1e9:.0f} GB in {scratch}, {free / 1e9:.0f} GB are free (--scratch)"
-    return None
+    return occupied(shape, scratch)
 
 
 def largest_scratch(places: Sequence[Path]) -> Path:
@@ -88,11 +104,17 @@ def shape_arguments(given: Sequence[str], shapes: Sequence[Shape]) -> dict[str, 
 
 @contextmanager
 def drawn(shape: Shape, scratch: Path) -> Iterator[Path]:
-    """A folder with the shape's random weights, for as long as it is used."""
+    """A folder with the shape's random weights, for as long as it is used.
+
+    Raises:
+        InvalidInputError: a model that was not drawn lies there.
+    """
     import torch
 
     from moe_cap.measure.random_weights import write_random_model
 
+    if reason := occupied(shape, scratch):
+        raise InvalidInputError(reason)
     folder = scratch / shape.name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,9 @@ import pytest
 from benchmarks import dram_bytes, gpu_results, shapes
 from moe_cap.architecture import parse_config
 from moe_cap.board import frame
+from moe_cap.errors import InvalidInputError
 from moe_cap.hardware import detect_machine
+from moe_cap.measure.model_files import RANDOM_WEIGHTS
 from moe_cap.result import parse_result
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # lm-eval's and datasets' own
@@ -92,6 +95,22 @@ def test_the_disk_needs_the_weights_and_a_gigabyte(tmp_path: Path, monkeypatch: 
     for free, fits in ((shape.weights_bytes + 1.1e9, True), (shape.weights_bytes + 0.9e9, False)):
         monkeypatch.setattr(shapes.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
         assert (shapes.lacks_room(shape, tmp_path, rehearsal=True) is None) == fits
+
+
+def test_a_model_that_somebody_keeps_where_weights_are_drawn_is_left_alone(tmp_path: Path) -> None:
+    (shape,) = shapes.read_shapes(gpu_results.SHAPES, ["OLMoE-1B-7B"])
+    kept = tmp_path / shape.name
+    kept.mkdir()
+    (kept / "model.safetensors").touch()
+    for config in (None, json.dumps(shape.config), "{half"):
+        if config is not None:
+            (kept / "config.json").write_text(config)
+        assert "--scratch" in str(shapes.lacks_room(replace(shape, weights_bytes=0), tmp_path, rehearsal=True))
+        with pytest.raises(InvalidInputError, match="would be removed"), shapes.drawn(shape, tmp_path):
+            pytest.fail("something was drawn")
+        assert (kept / "model.safetensors").exists()
+    (kept / "config.json").write_text(json.dumps(shape.config | {RANDOM_WEIGHTS: 0}))
+    assert shapes.occupied(shape, tmp_path) is None, "a run that was killed left it"
 
 
 def test_a_shape_that_is_not_there() -> None:
