@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.dram_account import LIMIT, Cell, Row, as_json, compare, parse_members, step_of, traced_ids
-from benchmarks.dram_counters import CounterError, PassCounters, find_ncu, ncu_command, parse_ncu_csv
+from benchmarks.dram_counters import (
+    CounterError,
+    PassCounters,
+    UnreadableCountersError,
+    find_ncu,
+    ncu_command,
+    parse_ncu_csv,
+)
 from benchmarks.dram_engine import engine_arguments, with_modelled_kernel
 from benchmarks.dram_probe import PLAIN_NUMBERS, explain_replays, probe_counters
 from benchmarks.shapes import SHAPES, Shape, drawn, lacks_room, largest_scratch, no_gpu, read_shapes, shape_arguments
@@ -125,11 +133,29 @@ def run_passes(passes: Passes, model: Path, given: Sequence[str], ncu: str | Non
 
 
 def _explain(passes: Passes, status: int | None) -> None:
-    """Why the child failed: ncu's reason first, which is behind vLLM's."""
-    if passes.counters.is_file():
-        parse_ncu_csv(passes.counters.read_text(encoding="utf-8"), len(passes.cells))
+    """Why the child failed: vLLM's own reason, and before it what ncu names as its cause.
+
+    Counters that are cut off or of too few passes are what a crash leaves, and no reason.
+    """
     said = passes.log.read_text(encoding="utf-8", errors="replace")
-    raise InvalidRunError(f"vLLM ended with status {status}: {first_error(said) or said[-2000:]}")
+    ended = f"vLLM ended with status {status}: {first_error(said) or said.strip()[-2000:]}"
+    if passes.counters.is_file():
+        try:
+            parse_ncu_csv(passes.counters.read_text(encoding="utf-8", errors="replace"), len(passes.cells))
+        except UnreadableCountersError as error:
+            ended = f"{ended}\n{error}"
+        except CounterError as error:
+            raise type(error)(f"{error}\n{ended}") from None
+    raise InvalidRunError(ended)
+
+
+def keep_words(passes: Passes, output: Path) -> None:
+    """Leave what vLLM and ncu said beside the results: the folder of the passes goes."""
+    output.mkdir(parents=True, exist_ok=True)
+    for source, name in ((passes.log, "vllm.log"), (passes.counters, "ncu.csv")):
+        if source.is_file():
+            kept = shutil.copyfile(source, output / f"{passes.shape.name}.{name}")
+            print(f"{passes.shape.name}: kept {kept}", file=sys.stderr)
 
 
 def read_rows(passes: Passes, ncu: str | None) -> list[Row]:
@@ -174,8 +200,12 @@ def measure(shape: Shape, asked: argparse.Namespace, given: Sequence[str], ncu: 
     cells = tuple(Cell(kind, batch, lengths[kind]) for kind, batch in product(asked.kinds, asked.batches))
     with tempfile.TemporaryDirectory(prefix="moe-cap-dram-") as folder, drawn(shape, asked.scratch) as model:
         passes = Passes(shape, cells, Path(folder))
-        run_passes(passes, model, given, ncu)
-        rows = read_rows(passes, ncu)
+        try:
+            run_passes(passes, model, given, ncu)
+            rows = read_rows(passes, ncu)
+        except (CounterError, MoECapError):
+            keep_words(passes, asked.output)
+            raise
         told = parse_log(passes.log.read_text(encoding="utf-8", errors="replace"))
     asked.output.mkdir(parents=True, exist_ok=True)
     version = load_engine("vllm").probe().version

@@ -113,6 +113,8 @@ def _rows(text: str) -> list[dict[str, str]]:
     lines = [line for line in text.splitlines() if line.startswith('"')]
     start = next((place for place, line in enumerate(lines) if f'"{KERNEL}"' in line), len(lines))
     rows = list(csv.DictReader(lines[start:]))
+    if any(None in row.values() for row in rows):
+        raise UnreadableCountersError(f"ncu's table of counters is cut off:\n{_tail(text)}")
     if not rows or not {ID, KERNEL} <= rows[0].keys():
         return []
     if {METRIC, UNIT, VALUE} <= rows[0].keys():

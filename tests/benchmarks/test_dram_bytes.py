@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 from dataclasses import replace
@@ -16,7 +17,7 @@ from benchmarks.dram_account import Cell, Member, Row, compare, step_of, traced_
 from benchmarks.dram_counters import CounterPermissionError, PassCounters
 from benchmarks.shapes import SHAPES, read_shapes
 from moe_cap.architecture import parse_config
-from moe_cap.errors import EngineStartError, TraceError
+from moe_cap.errors import EngineStartError, InvalidRunError, TraceError
 from moe_cap.hardware import detect_machine
 from moe_cap.metrics.bytes_and_flops import step_bytes
 from moe_cap.metrics.footprint import expert_bytes
@@ -149,6 +150,48 @@ def test_counters_that_cannot_be_read_end_everything_at_once(
     monkeypatch.setattr(dram_bytes, "measure", lambda *args: pytest.fail("something was drawn"))
     assert dram_bytes.main(["--scratch", str(tmp_path)]) == 1
     assert "missing: ERR_NVGPUCTRPERM" in capsys.readouterr().err
+
+
+CRASHED = "loading weights\nValueError: no such attention backend\nhint: take another\n"
+BY_HAND = (Path(__file__).parent / "fixtures" / "ncu-by-hand.csv").read_text(encoding="utf-8")
+
+
+def passes_in(folder: Path, counters: str | None) -> dram_bytes.Passes:
+    (shape,) = read_shapes(SHAPES, ["OLMoE-1B-7B"])
+    passes = dram_bytes.Passes(shape, tuple(Cell("decode", batch, 512) for batch in (1, 2, 4)), folder)
+    passes.log.write_text(CRASHED, encoding="utf-8")
+    if counters is not None:
+        passes.counters.write_text(counters, encoding="utf-8")
+    return passes
+
+
+@pytest.mark.parametrize("counters", [None, "", BY_HAND, BY_HAND[:-40]])
+def test_a_crash_is_explained_by_vllm_whatever_is_left_of_the_counters(tmp_path: Path, counters: str | None) -> None:
+    with pytest.raises(InvalidRunError, match="ended with status 1: ValueError: no such attention backend"):
+        dram_bytes._explain(passes_in(tmp_path, counters), 1)
+
+
+def test_a_crash_that_ncu_caused_is_ncus_with_vllms_words(tmp_path: Path) -> None:
+    with pytest.raises(CounterPermissionError, match=r"(?s)run as root.*no such attention backend"):
+        dram_bytes._explain(passes_in(tmp_path, "==ERROR== ERR_NVGPUCTRPERM - no permission\n"), 1)
+
+
+def test_what_was_said_stays_when_a_shape_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def crash(passes: dram_bytes.Passes, *_: object) -> None:
+        passes_in(passes.folder, BY_HAND)
+        raise InvalidRunError("vLLM ended")
+
+    monkeypatch.setattr(dram_bytes, "drawn", lambda _shape, scratch: contextlib.nullcontext(scratch))
+    monkeypatch.setattr(dram_bytes, "lacks_room", lambda *_, **__: None)
+    monkeypatch.setattr(dram_bytes, "run_passes", crash)
+    out = tmp_path / "out"
+    asked = ("--only", "OLMoE-1B-7B", "--scratch", str(tmp_path), "--output", str(out), "--rehearsal")
+    assert dram_bytes.main(asked) == 1
+    assert (out / "OLMoE-1B-7B.vllm.log").read_text() == CRASHED
+    assert (out / "OLMoE-1B-7B.ncu.csv").read_text() == BY_HAND
+    assert f"kept {out / 'OLMoE-1B-7B.vllm.log'}" in capsys.readouterr().err
 
 
 @WITHOUT_GPU

@@ -45,6 +45,7 @@ FAILURES: dict[str, tuple[str, type[CounterError], str]] = {
     "unit": (BY_HAND.replace('"Kbyte"', '"sector"'), UnreadableCountersError, "'sector'"),
     "columns": (BY_HAND.replace('"Metric Unit"', '"Unit"'), UnreadableCountersError, "no table"),
     "no mark": (BY_HAND.replace("spin_kernel", "fill_kernel"), UnreadableCountersError, "before the first mark"),
+    "cut off": (BY_HAND[:-40], UnreadableCountersError, "cut off"),
 }  # fmt: skip
 
 
