@@ -2,6 +2,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 from load_plans import QUICK, plan_for
@@ -71,6 +72,25 @@ def test_nobody_listens() -> None:
 def test_an_unknown_host_is_told_before_anything_is_sent(serve: Serve) -> None:
     with pytest.raises(ServerError, match=r"no-such-host\.invalid"):
         run_load(plan_for(serve(QUICK), ClosedLoop(1), 2, target=Target("http://no-such-host.invalid/v1", "mock")))
+
+
+def resolving_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Let every name have several addresses of the loopback interface."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+
+
+def test_the_first_address_of_a_name_that_answers_is_taken(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(QUICK)
+    port = urlsplit(server.url).port or 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()[1]
+    resolving_to(monkeypatch, nobody, port)
+    run = run_load(plan_for(server, ClosedLoop(1), 2, target=Target("http://server/v1", "mock")))
+    assert not run.failed
+    resolving_to(monkeypatch, nobody, nobody)
+    with pytest.raises(ServerError, match="ECONNREFUSED"):
+        run_load(plan_for(server, ClosedLoop(1), 2, target=Target("http://server/v1", "mock")))
 
 
 def test_a_wrong_path_quotes_the_servers_answer(serve: Serve) -> None:

@@ -27,6 +27,9 @@ BEATS_PER_LOOK = 20
 REUSE_WITHIN_NS = 2_000_000_000
 """Servers close a connection that was idle for about 5 s; a request sent into that moment would fail without fault."""
 
+TRIED_S = 3.0
+"""Until one of several addresses of a name takes a connection."""
+
 SLICE = 8
 """Fragments read in one idle slice: about 50 us."""
 
@@ -49,6 +52,9 @@ class Limits:
 def find_peer(target: Target) -> Peer:
     """Resolve the target's address, once and before anything is timed.
 
+    A name with several addresses stands for the first of them that takes a connection (`localhost` is ::1 too, where a
+    server may not listen).
+
     Raises:
         InvalidInputError: not an address.
         ServerError: the name is unknown, or the certificate authority cannot be read.
@@ -62,8 +68,18 @@ def find_peer(target: Target) -> Peer:
             ssl.create_default_context(cafile=target.ca_file)  # told now if it cannot be read
     except OSError as error:
         raise ServerError(f"{target.url} cannot be reached: {error}") from error
-    family, _, _, _, address = found[0]
-    return Peer(family, address, host, secure, target.ca_file)
+    peers = [Peer(family, address, host, secure, target.ca_file) for family, _, _, _, address in found]
+    return peers[0] if len(peers) == 1 else next(filter(_takes_connections, peers), peers[0])
+
+
+def _takes_connections(peer: Peer) -> bool:
+    try:
+        with socket.socket(peer.family, socket.SOCK_STREAM) as tried:
+            tried.settimeout(TRIED_S)
+            tried.connect(peer.address)
+    except OSError:
+        return False
+    return True
 
 
 class Client:
