@@ -42,7 +42,6 @@ from moe_cap.measure.load import (
 from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.load.scheduling import AS_ALL, FIRST, NOT_PERMITTED
 from moe_cap.measure.model_files import ModelFiles
-from moe_cap.metrics.latency import measurement_window
 from tests.measure.test_server import ENGINE, mock, requests, server_pids
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -112,9 +111,7 @@ def answered(plan: LoadPlan, *_measuring: object) -> LoadRun:
             token_s[-1], 200, "length", None, None, 0, "".join(map(chr, ids)), ids, None, None, len(ids),
         )  # fmt: skip
         events.append(told)
-    timings = tuple(each.timing(planned=plan.arrivals.concurrency is None) for each in events)
-    window = measurement_window(timings, plan.arrivals.concurrency)
-    return LoadRun(0.0, plan.arrivals, tuple(events), (), window, (Saturation((), (), 0.0, 0.0),), ())
+    return LoadRun(0.0, plan.arrivals, tuple(events), (), (Saturation((), (), 0.0, 0.0),), ())
 
 
 SGLANG_SAID = "Prefill batch, #new-seq: 1, #new-token: 3, #cached-token: 0\n"

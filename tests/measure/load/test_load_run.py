@@ -19,7 +19,7 @@ from moe_cap.measure.load import (
 from moe_cap.measure.mock_log import ServedRequest
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
-from moe_cap.metrics.latency import WindowKind
+from moe_cap.metrics.latency import WindowKind, measurement_window
 
 Serve = Callable[[Behaviour], MockServer]
 
@@ -46,8 +46,8 @@ def test_a_closed_loop_keeps_exactly_its_concurrency(serve: Serve, concurrency: 
 def test_every_send_of_a_closed_loop_restores_the_concurrency(serve: Serve) -> None:
     run = run_load(plan_for(serve(QUICK), ClosedLoop(4), 24))
     sent = sorted(request.sent_s for request in run.requests)
-    assert run.window.start_s == sent[3]
-    assert run.window.end_s == sent[-1]
+    window = measurement_window(run.timings, 4)
+    assert (window.start_s, window.end_s) == (sent[3], sent[-1])
 
 
 def test_an_open_loop_does_not_wait_for_answers(serve: Serve) -> None:
@@ -158,7 +158,7 @@ def test_a_run_that_its_own_client_limited_is_invalid_and_says_so(serve: Serve) 
 
 def test_a_run_of_one_batch_has_no_steady_window(serve: Serve) -> None:
     run = run_load(plan_for(serve(QUICK), ClosedLoop(4), 4))
-    assert run.window.kind is WindowKind.WHOLE
+    assert measurement_window(run.timings, 4).kind is WindowKind.WHOLE
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class Attachment:
 
 
 class EndpointSession:
-    """A server that somebody else runs; see `moe_cap.measure.engines.base.Session`."""
+    """A server that answers, whoever started it; see `moe_cap.measure.engines.base.Session`."""
 
     def __init__(self, spec: LaunchSpec, log: Path, attachment: Attachment) -> None:
         self._spec = spec

@@ -17,7 +17,7 @@ from moe_cap.measure.load.request import Prompt, Target, encode_request
 from moe_cap.measure.load.schedule import Arrivals, ClosedLoop
 from moe_cap.measure.load.validity import Rules, broken_rules, client_limits
 from moe_cap.measure.load.workers import drive_all, split_share
-from moe_cap.metrics.latency import RequestTiming, Window, measurement_window
+from moe_cap.metrics.latency import RequestTiming
 from moe_cap.result import RawRequest
 
 WARM_UP_CONCURRENCY = 8
@@ -56,7 +56,6 @@ class LoadRun:
         started_s: start of the timed part on `time.monotonic()`, which all times count from.
         requests: in the order of the plan, failed ones included.
         warm_up: the requests before it; in no figure.
-        window: what rates are taken over; its kind tells whether the run had a steady part.
         saturation: of each worker.
         invalid: every rule that was broken, for people; empty for a valid run.
         late_client: those of them that the client broke.
@@ -66,7 +65,6 @@ class LoadRun:
     arrivals: Arrivals
     requests: tuple[RequestEvents, ...]
     warm_up: tuple[RequestEvents, ...]
-    window: Window
     saturation: tuple[Saturation, ...]
     invalid: tuple[str, ...]
     late_client: tuple[str, ...] = ()
@@ -79,7 +77,8 @@ class LoadRun:
     @property
     def timings(self) -> tuple[RequestTiming, ...]:
         """What `metrics.latency` computes from: arrivals of chunks, so a gap is one that a reader of the stream saw."""
-        return _timings(self.requests, self.arrivals)
+        planned = self.arrivals.concurrency is None
+        return tuple(request.timing(planned=planned) for request in self.requests)
 
     @property
     def token_times_known(self) -> bool:
@@ -141,21 +140,15 @@ def run_load(plan: LoadPlan, progress: Progress = lambda _done, _total: None, ar
     requests = tuple(sorted((request for part in parts for request in part.requests), key=lambda r: r.prompt_index))
     _refuse_too_many_failures(plan, requests)
     saturation = tuple(part.saturation for part in parts)
-    timings = _timings(requests, plan.arrivals)
     return LoadRun(
         started_s=started_ns / 1e9,
         arrivals=plan.arrivals,
         requests=requests,
         warm_up=warm_up,
-        window=measurement_window(timings, plan.arrivals.concurrency),
         saturation=saturation,
         invalid=broken_rules(requests, plan.arrivals, saturation, plan.rules, exact_lengths=plan.target.ignore_eos),
         late_client=tuple(client_limits(requests, saturation, plan.rules)),
     )
-
-
-def _timings(requests: Sequence[RequestEvents], arrivals: Arrivals) -> tuple[RequestTiming, ...]:
-    return tuple(request.timing(planned=arrivals.concurrency is None) for request in requests)
 
 
 def _check(plan: LoadPlan) -> None:
