@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from load_plans import QUICK, plan_for, prompts
@@ -16,6 +17,8 @@ from moe_cap.measure.load import (
     constant,
     run_load,
 )
+from moe_cap.measure.load.client import Client
+from moe_cap.measure.load.exchange import Exchange
 from moe_cap.measure.mock_log import ServedRequest
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
@@ -48,6 +51,33 @@ def test_every_send_of_a_closed_loop_restores_the_concurrency(serve: Serve) -> N
     sent = sorted(request.sent_s for request in run.requests)
     window = measurement_window(run.timings, 4)
     assert (window.start_s, window.end_s) == (sent[3], sent[-1])
+
+
+def test_the_first_requests_of_a_closed_loop_are_due_one_after_another(serve: Serve) -> None:
+    """None ended before them: what it takes to open so many connections is no lateness of the client."""
+    first = run_load(plan_for(serve(QUICK), ClosedLoop(32), 64)).requests[:32]
+    assert first[0].intended_s == 0.0
+    assert all(before.sent_s <= after.intended_s <= after.sent_s for before, after in pairwise(first))
+
+
+def test_the_loop_of_the_client_is_judged_once_every_place_is_taken(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def send(client: Client, exchange: Exchange) -> None:
+        told.append("send")
+        plain_send(client, exchange)
+
+    def start(client: Client) -> None:
+        told.append("start")
+        plain_start(client)
+
+    plain_send, plain_start = Client.send, Client.start
+    monkeypatch.setattr(Client, "send", send)
+    monkeypatch.setattr(Client, "start", start)
+    run_load(plan_for(serve(QUICK), ClosedLoop(4), 8))
+    assert told == [*["send"] * 4, "start", *["send"] * 4]
 
 
 def test_an_open_loop_does_not_wait_for_answers(serve: Serve) -> None:

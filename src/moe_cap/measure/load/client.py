@@ -19,7 +19,10 @@ from moe_cap.measure.load.request import Target
 from moe_cap.measure.load.stream import StreamReader
 
 BEAT_NS = 5_000_000
-"""The heart beats this often; how late it beats is how late the loop is for everything."""
+"""The heart beats this often; how late it beats is how late the loop is for everything. One that was missed is late."""
+
+MISSED_NS = 3_600_000_000_000
+"""Beats that are missed in one pause are noted as far as an hour of them goes, some megabytes."""
 
 BEATS_PER_LOOK = 20
 """Limits are looked at every 0.1 s: they are seconds."""
@@ -96,7 +99,7 @@ class Client:
 
     Attributes:
         loop: serves this client; `run` it.
-        beat_lags_ns: how late each heartbeat was.
+        beat_lags_ns: how late each heartbeat was, missed ones included.
         read_lags_ns: how late each arrival was read, where the kernel stamps them.
     """
 
@@ -124,7 +127,7 @@ class Client:
         self._beat_ns = 0
 
     def start(self) -> None:
-        """Begin to beat; right before `loop.run`, or the first beat would be late for no fault of the loop."""
+        """Begin to beat; when the loop has its turn next, or the first beat would be late for no fault of the loop."""
         self._beat_ns = monotonic_ns() + BEAT_NS
         self.loop.call_at(self._beat_ns, self._beat)
 
@@ -204,8 +207,9 @@ class Client:
 
     def _beat(self) -> None:
         now_ns = monotonic_ns()
-        self.beat_lags_ns.append(now_ns - self._beat_ns)
-        self._beat_ns = max(self._beat_ns + BEAT_NS, now_ns - now_ns % BEAT_NS + BEAT_NS)
+        late_ns = now_ns - self._beat_ns
+        self.beat_lags_ns.extend(range(late_ns, max(-1, late_ns - MISSED_NS), -BEAT_NS))
+        self._beat_ns += BEAT_NS * (1 + late_ns // BEAT_NS)
         self._beats += 1
         if self._beats % BEATS_PER_LOOK == 0:
             self._look_at_limits(now_ns)

@@ -114,14 +114,32 @@ class Driver:
     def _serve(self) -> tuple[int, float]:
         """Run the loop until the last request is over: its nanoseconds and its seconds of processor time."""
         began_ns, began_cpu_s = monotonic_ns(), time.process_time()
-        self._client.start()
-        self._arm()
+        self._begin()
         if self._share.run_limit_s is not None:
             limit_ns = int(self._share.run_limit_s * 1e9)
             self._client.loop.call_at(self._started_ns + limit_ns, self._out_of_time)
         if self._share.orders:
             self._client.loop.run()
         return max(monotonic_ns() - began_ns, 1), time.process_time() - began_cpu_s
+
+    def _begin(self) -> None:
+        places = self._share.arrivals.concurrency
+        if places is None:
+            self._client.start()
+            self._arm()
+        else:
+            self._client.loop.call_at(self._started_ns, lambda: self._fill(places))
+
+    def _fill(self, places: int) -> None:
+        """Take every place of a closed loop, one after another: each is due when the one before it has been taken.
+
+        The heart beats from then on: while connections are opened the loop has no turn, and nobody waits for it.
+        """
+        due_ns = self._started_ns
+        for _ in range(places):
+            self._send(due_ns)
+            due_ns = monotonic_ns()
+        self._client.start()
 
     def _due_ns(self) -> int | None:
         """When the next request is to be sent; None when it waits for another to end, or when there is none."""

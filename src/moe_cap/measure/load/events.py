@@ -73,7 +73,8 @@ class RequestEvents:
     Attributes:
         id: unique for each attempt; sent as X-Request-Id.
         prompt_index: which prompt of the plan.
-        intended_s: when the plan wanted it sent; in a closed loop the moment its place became free.
+        intended_s: when the plan wanted it sent; in a closed loop the moment its place became free, and for the first
+            ones the moment when the place before it was taken.
         sent_s: when the client began: the write to an open connection, or the start of connecting.
         connected_s: when a new connection stood; None on one that was open already.
         headers_s: arrival of the response's headers.

@@ -38,9 +38,9 @@ class ClosedLoop:
         if self.concurrency < 1:
             raise InvalidInputError(f"a closed loop needs a concurrency of at least 1, not {self.concurrency}")
 
-    def due_s(self, index: int) -> float | None:
-        """When request `index` is to be sent, seconds from the start; None when it takes the place of another."""
-        return 0.0 if index < self.concurrency else None
+    def due_s(self, _index: int) -> float | None:
+        """No request has a time of its own: it is sent when there is a place for it."""
+        return None
 
     def split(self, workers: int) -> tuple[ClosedLoop, ...]:
         """Shares of several workers, together the same concurrency.
