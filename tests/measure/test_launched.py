@@ -115,10 +115,11 @@ def answered(plan: LoadPlan, *_measuring: object) -> LoadRun:
 
 
 SGLANG_SAID = "Prefill batch, #new-seq: 1, #new-token: 3, #cached-token: 0\n"
+LLAMA_SAID = "llama_context: n_seq_max             = 64\nllama_context: n_ubatch              = 512\n"
 ENGINES: dict[str, tuple[ServerEngine, str]] = {
     "vllm": (vllm.ENGINE, (FIXTURES / "vllm-0.32-cpu.log").read_text()),
     "sglang": (sglang.ENGINE, ""),
-    "llama-cpp": (llama_cpp.ENGINE, ""),
+    "llama-cpp": (llama_cpp.ENGINE, LLAMA_SAID),
     "transformers-serve": (transformers_serve.ENGINE, ""),
     "transformers-serve-continuous": (transformers_serve_continuous.ENGINE, ""),
 }

@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 
 from moe_cap.errors import EngineStartError, InvalidRunError, SubmissionError
-from moe_cap.measure.engines import gguf_files, llama_cpp, llama_cpp_offload
+from moe_cap.measure.engines import endpoint_session, gguf_files, llama_cpp, llama_cpp_offload
+from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.inside.moe_cap_to_gguf import in_bytes, spells_characters, splits_as_gpt2, teach
 from moe_cap.measure.engines.llama_cpp import ENGINE, recording
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
+from moe_cap.measure.engines.watched import SPECULATIVE
 from moe_cap.measure.evaluate import _published
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision.formats import FP32
 from moe_cap.routing import check_routing
-from tests.measure.test_launched import unstarted
+from tests.measure.test_launched import answered, unstarted
+from tests.measure.test_llama_log import context, drafts
+from tests.measure.test_server import requests
 
 FIXTURE = Path(__file__).parent / "fixtures" / "llama-cpp-b11434.jsonl"
 LAYERS = (0, 1, 2, 3)
@@ -57,6 +61,47 @@ def test_the_published_command_names_the_file_and_no_folder(tiny_files: ModelFil
     vars(session).update(_stored=storage, _file=file)
     published = _published(session.describe(), ()).arguments["command"]
     assert published == ["{home}/bin/llama-server", "--model", "x.gguf", *PLACE]
+
+
+def started(tiny_files: ModelFiles, tmp_path: Path, *lines: str) -> Any:
+    return unstarted(ENGINE, "".join(lines), tiny_files, tmp_path)
+
+
+def test_passes_are_read_by_the_size_that_the_server_took(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    """With `--ubatch-size 128` a prompt of 300 tokens reads the weights three times."""
+    session = started(tiny_files, tmp_path, context("n_seq_max", 64), context("n_ubatch", 128))
+    assert session.watch() == ByArrivals(128)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ((), llama_cpp.UNTOLD_SIZE),
+        ((context("n_seq_max", 64), context("n_ubatch", 32)), "with 64 slots a pass of next tokens may be cut"),
+        ((context("n_seq_max", 64), context("n_ubatch", 512), drafts("draft-simple")), SPECULATIVE),
+    ],
+    ids=["untold", "more slots than tokens", "speculative"],
+)
+def test_passes_are_not_told_where_it_is_not_known_how_they_come_about(
+    tiny_files: ModelFiles, tmp_path: Path, lines: tuple[str, ...], reason: str
+) -> None:
+    steps, told = started(tiny_files, tmp_path, *lines).watch().steps((), (), 0)
+    assert steps == ()
+    assert str(told).startswith(reason)
+
+
+def test_a_load_fits_into_the_slots_and_tokens_that_the_server_has(
+    tiny_files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_session, "run_load", answered)
+    asked = requests(70, output_tokens=4)
+    with pytest.raises(InvalidRunError, match="do not fit into 64 slots and 32768 tokens"):
+        started(tiny_files, tmp_path).load(asked, 70)
+    larger = started(tiny_files, tmp_path, context("n_seq_max", 128), context("n_ctx", 65536))
+    assert len(larger.load(asked, 70).requests) == 70
+    smaller = started(tiny_files, tmp_path, context("n_seq_max", 2), context("n_ctx", 4096))
+    with pytest.raises(InvalidRunError, match="3 requests of 7 tokens at once do not fit into 2 slots and 4096 tokens"):
+        smaller.load(asked, 3)
 
 
 def test_a_trace_of_a_cut_prompt_is_one_sequence(lines: list[str]) -> None:

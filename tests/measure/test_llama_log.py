@@ -36,6 +36,16 @@ def buffer(place: str, mib: float) -> str:
     return f"0.00.3 I load_tensors: {place:>12s} model buffer size = {mib:8.2f} MiB\n"
 
 
+def context(name: str, number: int) -> str:
+    """src/llama-context.cpp: "%s: n_ubatch              = %u\\n", and the like."""
+    return f"0.00.4 I llama_context: {name:<22s}= {number}\n"
+
+
+def drafts(kind: str) -> str:
+    """common/speculative.cpp: "adding speculative implementation '%s'\\n"."""
+    return f"0.00.5 I spec common_specu: adding speculative implementation '{kind}'\n"
+
+
 def record_of(log: str) -> EngineRecord:
     return EngineRecord(
         name="llama-cpp",
@@ -99,6 +109,13 @@ def test_what_torch_does_not_have_cannot_be_probed(name: str, device: str) -> No
 
 def test_a_log_that_tells_nothing_gives_nothing() -> None:
     assert parse_log("0.00.006 I srv  llama_server: initializing ...\n") == {}
+
+
+def test_sizes_are_those_of_the_model_and_not_of_one_that_drafts_for_it() -> None:
+    sizes = {"n_seq_max": 128, "n_ctx": 65536, "n_ctx_seq": 65536, "n_batch": 2048, "n_ubatch": 128}
+    draft = dict.fromkeys(sizes, 1)
+    told = parse_log("".join(context(*size) for each in (sizes, draft) for size in each.items()) + drafts("ngram-mod"))
+    assert told == {"n_seq_max": 128, "n_ctx": 65536, "n_ubatch": 128, "speculative": "ngram-mod"}
 
 
 def test_parts_of_a_split_file_add_up() -> None:

@@ -39,6 +39,12 @@ def vllm(*generated: float) -> Server:
     return Server(*(f'# HELP x\nvllm:generation_tokens_total{{engine="0"}} {value}\n' for value in generated))
 
 
+def llama(*counted: tuple[int, int]) -> Server:
+    """Tokens that were generated, and drafts that were verified."""
+    text = "llamacpp:tokens_predicted_total {}\nllamacpp:spec_decode_num_drafts_total {}\n"
+    return Server(*(text.format(*each) for each in counted))
+
+
 def steps(name: str, server: Server, chunks: int = TOKENS, requests: Sequence[Request] = REQUESTS):
     return watch(name, server).steps(requests, COMPLETIONS, chunks)
 
@@ -65,8 +71,14 @@ def test_a_counter_that_lags_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 def test_speculation_hides_the_steps() -> None:
     text = "vllm:spec_decode_num_drafts_total 3\nvllm:generation_tokens_total 100\n"
     assert "speculatively" in str(steps("vllm", Server(text))[1])
-    many = Server("llamacpp:tokens_predicted_total 0\n", "llamacpp:tokens_predicted_total 12\n")
-    assert "12 tokens came in 7 pieces" in str(steps("llama-cpp", many, chunks=7)[1])
+    assert "12 tokens came in 7 pieces" in str(steps("llama-cpp", llama((0, 0), (12, 0)), chunks=7)[1])
+
+
+def test_drafts_that_were_verified_meanwhile_hide_the_steps_though_every_token_came_by_itself() -> None:
+    assert steps("llama-cpp", llama((100, 7), (112, 7)))[1] is None
+    assert steps("llama-cpp", llama((0, 0), (12, 4))) == ((), watched.SPECULATIVE)
+    old = Server("llamacpp:tokens_predicted_total 0\n")
+    assert "speculatively cannot be told: /metrics has no llamacpp:spec_decode" in str(steps("llama-cpp", old)[1])
 
 
 def test_tokens_whose_times_are_not_known_hide_the_steps() -> None:

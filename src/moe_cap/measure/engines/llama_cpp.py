@@ -35,7 +35,7 @@ from moe_cap.measure.engines.llama_log import parse_log
 from moe_cap.measure.engines.llama_trace import TracedPass, parse_trace, whole_sequence
 from moe_cap.measure.engines.server import HOME, PORT, SCRATCH, Server
 from moe_cap.measure.engines.teacher_forcing import forced_tokens
-from moe_cap.measure.engines.watched import Watching
+from moe_cap.measure.engines.watched import SPECULATIVE, Unwatched, Watching
 from moe_cap.measure.load import ClosedLoop, LoadRun, OpenLoop, Rules
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.precision import StoragePlan
@@ -53,6 +53,7 @@ TELLING = "4"
 """The log level at which it names its devices: a few lines more at the start and per request, none per token."""
 PASS_TOKENS = 512
 """A physical batch (`--ubatch-size`): a longer prompt is cut, and the weights are read once for each part."""
+UNTOLD_SIZE = "llama-server does not tell its slots and its tokens of one pass: that wants --verbosity 4"
 
 CACHES: dict[str, WeightFormat] = {"fp32": FP32}
 """Of keys and values where it is not fp16, llama-server's default."""
@@ -217,15 +218,27 @@ class LlamaCppSession(ServerSession):
         """
         together = arrivals.concurrency or 1
         longest = max(len(request.prompt) + request.output_tokens for request in requests)
-        if together > SLOTS or together * longest > CONTEXT:
+        slots, context = self._size("n_seq_max", SLOTS), self._size("n_ctx", CONTEXT)
+        if together > slots or together * longest > context:
             raise InvalidRunError(
-                f"{together} requests of {longest} tokens at once do not fit into {SLOTS} slots and {CONTEXT} tokens"
+                f"{together} requests of {longest} tokens at once do not fit into {slots} slots and {context} tokens"
             )
         return super()._load(requests, arrivals)
 
     def watch(self) -> Watching:
-        """Its passes are read off the arrivals."""
-        return ByArrivals(PASS_TOKENS)
+        """Its passes are read off the arrivals where it is known how they come about."""
+        if "speculative" in self._told:
+            return Unwatched(SPECULATIVE)
+        slots, tokens = self._size("n_seq_max", 0), self._size("n_ubatch", 0)
+        if not slots or not tokens:
+            return Unwatched(UNTOLD_SIZE)
+        if slots > tokens:
+            return Unwatched(f"with {slots} slots a pass of next tokens may be cut: one takes {tokens} tokens")
+        return ByArrivals(tokens)
+
+    def _size(self, name: str, untold: int) -> int:
+        """As the timed server said, whatever it was given beside our own arguments."""
+        return int(str(self._told.get(name, untold)))
 
 
 class RecordedSession(LlamaCppSession):

@@ -1,7 +1,8 @@
 """What llama-server says about itself in its log, where `--verbosity 4` has it say where the model lies.
 
 Sources: the format strings of llama.cpp b11434 (`llama_prepare_model_devices` in src/llama.cpp, `load_tensors` in
-src/llama-model.cpp, `common_params_print_info` in common/common.cpp, src/llama-kv-cache.cpp).
+src/llama-model.cpp, `common_params_print_info` in common/common.cpp, src/llama-kv-cache.cpp, src/llama-context.cpp,
+common/speculative.cpp).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FEATURES = re.compile(r"system_info: (?P<features>.*)")
 LAYERS = re.compile(r"offloaded (?P<there>\d+)/(?P<all>\d+) layers to GPU")
 BUFFER = re.compile(r"load_tensors: +(?P<place>\S+) model buffer size = +(?P<mib>[\d.]+) MiB")
 CACHE = re.compile(r"llama_kv_cache: size = .*, K \((?P<keys>\w+)\): .*, V \((?P<values>\w+)\):")
+SIZE = re.compile(r"llama_context: (?P<name>n_seq_max|n_ctx|n_ubatch) += (?P<number>\d+)")
+DRAFTER = re.compile(r"adding speculative implementation '(?P<kind>[^']+)'")
 CUDA = re.compile(r"^(?:CUDA|ROCm)(?P<index>\d+)$")
 NUMBERED = re.compile(r"^(?P<kind>[A-Za-z]+)(?P<index>\d+)$")
 
@@ -26,6 +29,8 @@ def parse_log(text: str) -> dict[str, JsonValue]:
 
     `device` is the first one in use as torch would name it, `cpu` where no device is used or none holds a layer;
     `devices` are all that are, `model_buffers_mib` says how much of the weights lies where.
+    `n_seq_max`, `n_ctx` and `n_ubatch` are the slots, the tokens of all of them together, and those of one pass: of the
+    model itself, which is loaded before one that drafts for it.
     """
     found: dict[str, JsonValue] = {}
     used = list(USED.finditer(text))
@@ -38,6 +43,10 @@ def parse_log(text: str) -> dict[str, JsonValue]:
         buffers[match["place"]] += float(match["mib"])
     if layers := LAYERS.search(text):
         found["layers_on_devices"] = f"{layers['there']}/{layers['all']}"
+    for size in SIZE.finditer(text):
+        found.setdefault(size["name"], int(size["number"]))
+    if drafters := DRAFTER.findall(text):
+        found["speculative"] = ", ".join(drafters)
     if cache := CACHE.search(text):
         found["cache_types"] = f"{cache['keys']}/{cache['values']}"
     if buffers:

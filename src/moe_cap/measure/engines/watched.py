@@ -19,6 +19,7 @@ from moe_cap.measure.engines.base import Completion, EngineStep, Request
 from moe_cap.measure.engines.passes import or_unaligned
 
 Steps = tuple[EngineStep, ...]
+SPECULATIVE = "the server decodes speculatively: a pass gives several tokens"
 SETTLES_S = 2.0
 """A server may add to its counters a moment after the last token has been read."""
 
@@ -30,20 +31,28 @@ class Scheduler:
     Attributes:
         read: from requests, completions and the most tokens of a pass to the passes.
         generated: Prometheus counter of the tokens that it has generated for anybody.
-        speculation: begins the names of counters that are there only where it decodes speculatively; None where that
-            shows in the stream alone.
+        speculation: begins the names of counters that are there only where it decodes speculatively; None where
+            `drafts` and the stream tell.
+        drafts: counter of the drafts that it has verified, 0 where it does not speculate; None where there is none.
         switch: argument that makes it tell its counters; None where it always does.
     """
 
     read: Callable[[Sequence[Request], Sequence[Completion], int], Steps]
     generated: str
     speculation: str | None
+    drafts: str | None
     switch: str | None
 
 
 SCHEDULERS = {
-    "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None),
-    "llama-cpp": Scheduler(steps_of_arrivals, "llamacpp:tokens_predicted_total", None, "--metrics"),
+    "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None, None),
+    "llama-cpp": Scheduler(
+        steps_of_arrivals,
+        "llamacpp:tokens_predicted_total",
+        None,
+        "llamacpp:spec_decode_num_drafts_total",
+        "--metrics",
+    ),
 }
 """By the name that the server gives itself."""
 
@@ -89,11 +98,13 @@ class Watch:
 
     Attributes:
         generated: tokens that it had generated before the load.
+        drafts: that it had verified before the load.
     """
 
     scheduler: Scheduler
     server: Metrics
     generated: float
+    drafts: float
 
     def steps(
         self, requests: Sequence[Request], completions: Sequence[Completion], chunks: int
@@ -105,19 +116,25 @@ class Watch:
         if self.scheduler.speculation is None and chunks != tokens:
             return (), f"{tokens} tokens came in {chunks} pieces, so a forward pass may have given several of a request"
         try:
-            others = self._generated_since(self.scheduler, tokens) - tokens
+            told = self._settled(tokens)
+            others = counter(told, self.scheduler.generated) - self.generated - tokens
+            drafts = _drafts(self.scheduler, told) - self.drafts
         except ServerError as error:
             return (), f"whether others were served cannot be told: {error}"
         if others:
             return (), f"the server counted {others:+.0f} tokens beside ours: others were served in the same passes"
+        if drafts:
+            return (), SPECULATIVE
         return or_unaligned(self.scheduler.read(requests, completions, 0))
 
-    def _generated_since(self, scheduler: Scheduler, expected: int) -> float:
+    def _settled(self, expected: int) -> str:
+        """Its counters once they hold the tokens of the load, or after a while."""
         until_s = time.monotonic() + SETTLES_S
         while True:
-            since = counter(self.server.metrics(), scheduler.generated) - self.generated
+            told = self.server.metrics()
+            since = counter(told, self.scheduler.generated) - self.generated
             if since >= expected or time.monotonic() > until_s:
-                return since
+                return told
             time.sleep(SETTLES_S / 20)
 
 
@@ -133,8 +150,16 @@ def watch(name: str | None, server: Metrics) -> Watching:
         switch = f"; start it with {scheduler.switch}" if scheduler.switch else ""
         return Unwatched(f"whether others were served cannot be told: {error}{switch}")
     if scheduler.speculation is not None and f"\n{scheduler.speculation}" in f"\n{told}":
-        return Unwatched("the server decodes speculatively: a pass gives several tokens")
-    return Watch(scheduler, server, generated)
+        return Unwatched(SPECULATIVE)
+    try:
+        drafts = _drafts(scheduler, told)
+    except ServerError as error:
+        return Unwatched(f"whether it decodes speculatively cannot be told: {error}")
+    return Watch(scheduler, server, generated, drafts)
+
+
+def _drafts(scheduler: Scheduler, told: str) -> float:
+    return 0.0 if scheduler.drafts is None else counter(told, scheduler.drafts)
 
 
 def counter(text: str, name: str) -> float:
