@@ -12,7 +12,8 @@ import pytest
 from moe_cap.errors import SubmissionError
 from moe_cap.measure.engines.launched import threads_beside_the_client
 from moe_cap.measure.engines.replay import replay_precision
-from moe_cap.measure.engines.transformers_serve import ENGINE, _before
+from moe_cap.measure.engines.transformers_serve import ENGINE
+from moe_cap.measure.engines.transformers_session import before_stop
 from moe_cap.measure.evaluate import _published
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.load.request import body_of
@@ -79,6 +80,6 @@ def test_a_server_is_told_in_its_own_words_to_go_on_after_the_end_token() -> Non
 
 
 def test_an_answer_ends_before_the_first_of_its_stop_texts() -> None:
-    assert _before("one. two\nthree", ["\n", "."]) == "one"
-    assert _before("one", ["\n"]) == "one"
-    assert _before("one", []) == "one"
+    assert before_stop("one. two\nthree", ["\n", "."]) == "one"
+    assert before_stop("one", ["\n"]) == "one"
+    assert before_stop("one", []) == "one"

@@ -18,17 +18,18 @@ from moe_cap.errors import InvalidRunError
 from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.dialect import Dialect
+from moe_cap.measure.engines.dtypes import DTYPES
 from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.fingerprints import NOBODY
 from moe_cap.measure.engines.launched import ServerEngine, ServerSession, threads_beside_the_client
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
+from moe_cap.measure.engines.transformers_session import before_stop
 from moe_cap.measure.engines.watched import Watching
 from moe_cap.measure.load import Limits, Prompt, Target
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.result import EngineRecord
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 PACKAGES = "packages"
 """Folder below the engine's environment for what the server needs and a worker does not have (openai)."""
 TEXT = Dialect("text, final usage only", running_usage=False, extra={})
@@ -113,12 +114,7 @@ class TransformersServeSession(ServerSession):
     def answer(self, prompts: Sequence[Sequence[int]], *, stop: Sequence[str], max_tokens: int) -> list[str]:
         """Greedy, until the end token, all at once; cut at a stop text afterwards."""
         texts = [self._tokenizer.decode(prompt, special_tokens=True) for prompt in prompts]
-        return [_before(text, stop) for text in self._answers([Prompt(text, max_tokens) for text in texts], {})]
-
-
-def _before(text: str, stop: Sequence[str]) -> str:
-    ends = [text.find(end) for end in stop if end in text]
-    return text[: min(ends, default=len(text))]
+        return [before_stop(text, stop) for text in self._answers([Prompt(text, max_tokens) for text in texts], {})]
 
 
 ENGINE = TransformersServeEngine()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from moe_cap.architecture import parse_config
-from moe_cap.errors import DenseModelError, ProfileError, SubmissionError
+from moe_cap.errors import DenseModelError, InvalidInputError, ProfileError, SubmissionError
 from moe_cap.hardware import detect_machine
 from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.hardware.own_figures import read_own_figures
@@ -22,7 +22,7 @@ from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.evaluate import Job, Subject
-from moe_cap.measure.load import Limits, Rules
+from moe_cap.measure.load import Limits, Rules, Target
 from moe_cap.measure.machine import MeasuredMachine, name_machine
 from moe_cap.measure.model_files import ModelFiles, find_description, find_model
 from moe_cap.measure.prompt_cache import NO_OPENING, Numbered, may_cache
@@ -109,12 +109,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ProfileError(f"{self.url!r} is not an address: give one like http://host:8000/v1", key="api_url")
+            parts = Target(self.url, self.model or "").split()
+        except InvalidInputError as error:
+            raise ProfileError(str(error), key="api_url") from error
         if parts.username or parts.password or parts.query:
             raise ProfileError("an address holds no key: put it into MOE_CAP_API_KEY", key="api_url")
 
