@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from moe_cap.errors import InvalidRunError, SubmissionError
 from moe_cap.measure.engines import endpoint_session, transformers_serve
+from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import Request
 from moe_cap.measure.engines.transformers_serve_continuous import BLOCK_TOKENS, ENGINE
 from moe_cap.measure.model_files import ModelFiles
@@ -32,6 +34,21 @@ def test_a_prompt_that_fills_a_shared_block_is_refused(tiny_files: ModelFiles, t
     session = unstarted(ENGINE, "", tiny_files, tmp_path)
     with pytest.raises(InvalidRunError, match="fills a block of 2048 tokens"):
         session.run([Request("long", (65,) * BLOCK_TOKENS, 2)], 1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("--cb-max-batch-tokens", "256", "--cb-block-size", "8"), ("--cb-max-batch-tokens=256", "--cb-block-size=8")],
+)
+def test_sizes_that_a_person_gives_stand_in_the_place_of_ours(
+    tiny_files: ModelFiles, tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    session: Any = unstarted(ENGINE, "", tiny_files, tmp_path)
+    assert session.watch() == ByArrivals(2048)
+    session._spec = replace(session._spec, argv=(*session._spec.argv, *given))
+    assert session.watch() == ByArrivals(256), "a prompt of 300 tokens may be cut"
+    with pytest.raises(InvalidRunError, match="fills a block of 8 tokens"):
+        session.run([Request("long", (65,) * 8, 2)], 1)
 
 
 def test_answers_and_timed_requests_never_meet_on_one_server(

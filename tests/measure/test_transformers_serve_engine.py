@@ -6,14 +6,17 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moe_cap.errors import SubmissionError
+from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.launched import threads_beside_the_client
 from moe_cap.measure.engines.replay import replay_precision
-from moe_cap.measure.engines.transformers_serve import ENGINE
+from moe_cap.measure.engines.transformers_serve import ENGINE, SHARED
 from moe_cap.measure.engines.transformers_session import before_stop
+from moe_cap.measure.engines.watched import Unwatched
 from moe_cap.measure.evaluate import _published
 from moe_cap.measure.load import Prompt, Target
 from moe_cap.measure.load.request import body_of
@@ -77,6 +80,13 @@ def test_a_server_is_told_in_its_own_words_to_go_on_after_the_end_token() -> Non
     plain = Target("http://127.0.0.1:1/v1", "model", ignore_eos=False, unending={"generation_config": "{}"})
     assert "generation_config" not in body_of(plain, Prompt("text", 3))
     assert body_of(Target("http://127.0.0.1:1/v1", "model"), Prompt("text", 3))["ignore_eos"] is True
+
+
+def test_passes_that_requests_share_unasked_are_not_told(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    session: Any = unstarted(ENGINE, "", tiny_files, tmp_path)
+    assert session.watch() == ByArrivals(float("inf"))
+    session._spec = replace(session._spec, argv=(*session._spec.argv, "--continuous-batching"))
+    assert session.watch() == Unwatched(SHARED)
 
 
 def test_an_answer_ends_before_the_first_of_its_stop_texts() -> None:

@@ -25,13 +25,14 @@ from moe_cap.measure.engines.launched import ServerEngine, ServerSession, thread
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.server import HOME, PORT, Server
 from moe_cap.measure.engines.transformers_session import before_stop
-from moe_cap.measure.engines.watched import Watching
+from moe_cap.measure.engines.watched import Unwatched, Watching
 from moe_cap.measure.load import Limits, Prompt, Target
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.result import EngineRecord
 
 PACKAGES = "packages"
 """Folder below the engine's environment for what the server needs and a worker does not have (openai)."""
+SHARED = "its passes are shared: profile --engine transformers-serve-continuous knows how many tokens one takes"
 TEXT = Dialect("text, final usage only", running_usage=False, extra={})
 
 
@@ -80,9 +81,6 @@ class TransformersServeEngine(ServerEngine):
 class TransformersServeSession(ServerSession):
     """A running `transformers serve`; see `moe_cap.measure.engines.base.Session`."""
 
-    batched_tokens: int = sys.maxsize
-    """That one pass takes at most; prompts are never cut here."""
-
     def describe(self) -> EngineRecord:
         """What it was started with: it tells nothing of itself, and keeps its cache in the dtype of the weights."""
         record, precision = super().describe(), self._spec.precision
@@ -96,8 +94,8 @@ class TransformersServeSession(ServerSession):
         )
 
     def watch(self) -> Watching:
-        """Its passes are read off the arrivals."""
-        return ByArrivals(self.batched_tokens)
+        """Its passes are read off the arrivals; prompts are never cut here."""
+        return Unwatched(SHARED) if "--continuous-batching" in self._spec.argv else ByArrivals(float("inf"))
 
     def _forbidden_tokens(self) -> tuple[int, ...]:
         """The end token, by `suppress_tokens` of every timed request."""

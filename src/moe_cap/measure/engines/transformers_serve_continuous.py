@@ -9,19 +9,24 @@ computed once and told by nobody, so that a prompt that fills a block is refused
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from moe_cap.errors import InvalidRunError
+from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import LaunchSpec, Request
 from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.server import Server
 from moe_cap.measure.engines.transformers_serve import TransformersServeEngine, TransformersServeSession
+from moe_cap.measure.engines.watched import Watching
 from moe_cap.measure.load import Prompt
 from moe_cap.measure.model_files import ModelFiles
 from moe_cap.settings import read_engines_folder
 
+BLOCK, BATCH = "--cb-block-size", "--cb-max-batch-tokens"
 BLOCK_TOKENS = 2048
 """Longer than the prompts that it is given, so that none of them fills a block."""
 BLOCKS = 32
@@ -42,8 +47,8 @@ class TransformersServeContinuousEngine(TransformersServeEngine):
     def launch_spec(self, files: ModelFiles, precision: str) -> LaunchSpec:
         """The size of its cache is set: found out by itself it takes all memory, and a long time on a processor."""
         spec = super().launch_spec(files, precision)
-        cache = ("--cb-block-size", str(BLOCK_TOKENS), "--cb-num-blocks", str(BLOCKS))
-        batch = ("--cb-max-batch-tokens", str(BATCH_TOKENS))
+        cache = (BLOCK, str(BLOCK_TOKENS), "--cb-num-blocks", str(BLOCKS))
+        batch = (BATCH, str(BATCH_TOKENS))
         return replace(spec, argv=(*spec.argv, "--continuous-batching", *cache, *batch))
 
     def session(self, spec: LaunchSpec, server: Server, attachment: Attachment) -> TransformersServeContinuousSession:
@@ -51,15 +56,24 @@ class TransformersServeContinuousEngine(TransformersServeEngine):
         return TransformersServeContinuousSession(self, spec, server, attachment)
 
 
+def last_number(argv: Sequence[str], option: str) -> int:
+    """What a command gives an option that it has: the last one, ours or one that a person appended, is what counts."""
+    given = (word.partition("=")[2] or after for word, after in pairwise((*argv, "")) if word.split("=")[0] == option)
+    return int(list(given)[-1])
+
+
 class TransformersServeContinuousSession(TransformersServeSession):
     """A running server; see `moe_cap.measure.engines.base.Session`."""
 
-    batched_tokens = BATCH_TOKENS
+    def watch(self) -> Watching:
+        """Its passes are read off the arrivals."""
+        return ByArrivals(last_number(self._spec.argv, BATCH))
 
     def _prompt_of(self, request: Request) -> Prompt:
-        if len(request.prompt) >= BLOCK_TOKENS:
+        block = last_number(self._spec.argv, BLOCK)
+        if len(request.prompt) >= block:
             raise InvalidRunError(
-                f"the prompt of request {request.id} fills a block of {BLOCK_TOKENS} tokens, which this server "
+                f"the prompt of request {request.id} fills a block of {block} tokens, which this server "
                 "shares between prompts without telling: it may not have been computed"
             )
         return super()._prompt_of(request)
