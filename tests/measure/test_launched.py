@@ -25,7 +25,7 @@ from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec
 from moe_cap.measure.engines.dialect import DIALECTS
 from moe_cap.measure.engines.endpoint_session import Attachment
 from moe_cap.measure.engines.fingerprints import About
-from moe_cap.measure.engines.launched import ServerEngine, ServerSession
+from moe_cap.measure.engines.launched import INSTALLED, ServerEngine, ServerSession
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.passes import UNALIGNED
 from moe_cap.measure.engines.sglang_log import IN_TURN
@@ -42,6 +42,7 @@ from moe_cap.measure.load import (
 from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.load.scheduling import AS_ALL, FIRST, NOT_PERMITTED
 from moe_cap.measure.model_files import ModelFiles
+from moe_cap.measure.profile.system import Launched
 from tests.measure.test_server import ENGINE, mock, requests, server_pids
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -212,3 +213,17 @@ def test_a_recording_server_that_died_has_crashed(
     with pytest.raises(EngineCrashedError):
         session.route([asked], [answer])
     assert session.served[-1] is not session._spec
+
+
+@pytest.mark.parametrize(("installed", "told"), [(None, None), ("1", None), ("b1-own", "b1-own")])
+def test_the_installed_version_is_told_where_the_server_calls_itself_otherwise(
+    tiny_files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str | None, told: str | None
+) -> None:
+    engine = transformers_serve.TransformersServeEngine()
+    monkeypatch.setattr(transformers_serve, "ENGINE", engine)
+    monkeypatch.setattr(engine, "version_in", lambda _home: installed)
+    record = unstarted(engine, "", tiny_files, tmp_path).describe()
+    assert (record.version, record.arguments.get(INSTALLED)) == ("1", told)
+    assert Launched(engine.name).may_have_given(record)
+    monkeypatch.setattr(engine, "version_in", lambda _home: "2")
+    assert not Launched(engine.name).may_have_given(record)

@@ -94,17 +94,18 @@ def test_a_session_records_what_its_recording_server_said() -> None:
     def server(said: str) -> Any:
         return SimpleNamespace(said=lambda: said, log=Path("engine.log"), port=8000, stop=lambda: None)
 
-    endpoint: Any = None
     attachment: Any = SimpleNamespace(
         http=None, about=About("vllm", "0.26.0", {}), served=SimpleNamespace(name="m", max_tokens=None),
-        tokenizer=None, target=None, dialect=SimpleNamespace(name="completions"),
+        tokenizer=None, target=None, dialect=SimpleNamespace(name="completions"), limits=None, rules=None,
+        num_devices=1,
     )  # fmt: skip
     config = json.loads((FIXTURES / "vllm-0.32-cpu.json").read_text())["config"]
     spec = ENGINE.launch_spec(replace(FILES, config=config), "bf16")
     recording = server("Using TRITON Unquantized MoE backend out of potential backends: []")
-    engine: Any = SimpleNamespace(name="vllm", launch=lambda *_: recording)
+    installed = SimpleNamespace(version="0.26.0")
+    engine: Any = SimpleNamespace(name="vllm", launch=lambda *_: recording, probe=lambda: installed)
     timed = server("Using FlashInfer TRTLLM Unquantized MoE backend out of potential backends: []")
-    session = VllmSession(engine, endpoint, spec, timed, attachment)
+    session = VllmSession(engine, spec, timed, attachment)
     assert session.describe().arguments["moe_backend"] == "FlashInfer TRTLLM Unquantized"
     assert "routing_pass_moe_backend" not in session.describe().arguments
     session.route([], [])

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from moe_cap.measure.engines import fake
-from moe_cap.measure.engines.base import LaunchSpec
+from moe_cap.measure.engines.base import Capabilities, LaunchSpec
 from moe_cap.quantity import QUANTITIES
 from moe_cap.results import ResultStore
 from moe_cap.settings import CHECKOUT
@@ -57,6 +57,28 @@ def test_a_grid_is_measured_once(profile: Profile, copied_folder: Path) -> None:
     assert again["rows"] == first["rows"]
     more = profile.json(*asked(copied_folder, precision=["bf16", "int8", "int4"]))
     assert states(more) == ["kept"] * 4 + ["measured"] * 2
+
+
+class Installed(fake.FakeEngine):
+    """The fake engine, as another version of it is installed or none."""
+
+    def __init__(self, version: str | None) -> None:
+        super().__init__()
+        self.version = version
+
+    def probe(self) -> Capabilities:
+        return replace(super().probe(), version=self.version)
+
+
+def test_another_version_of_an_engine_is_measured_anew_and_the_earlier_result_stays(
+    profile: Profile, copied_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = asked(copied_folder, precision=["bf16"], target_input_tokens=8)
+    (earlier,) = profile.json(*file)["cells"]
+    for version, state in ((None, "kept"), ("1", "kept"), ("2", "measured")):
+        monkeypatch.setattr(fake, "ENGINE", Installed(version))
+        assert states(profile.json(*file)) == [state], version
+    assert {result.id for result in profile.results()} > {earlier["result_id"]}
 
 
 def test_an_option_of_zero_wins_over_the_file(profile: Profile, copied_folder: Path) -> None:

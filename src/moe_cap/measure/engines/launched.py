@@ -42,6 +42,9 @@ from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
 from moe_cap.settings import read_engines_folder
 
+INSTALLED = "installed_version"
+"""Argument of a record whose server calls itself otherwise than the installation that it was started from."""
+
 
 def package_version(home: Path, *names: str) -> str | None:
     """Version of the first of these Python packages that an environment holds; None when it has none of them."""
@@ -188,13 +191,16 @@ class ServerSession(EndpointSession):
         self.server = server
         self._serving = spec
         self._about = super().describe()
+        self._installed = engine.probe().version
         self._client_place: Callable[[], AbstractContextManager[str]] = among_others
         self._client_runs: str | None = None
 
     def describe(self) -> EngineRecord:
         """What the timed server said about itself, and the version that was started."""
-        version = self._about.version or self.engine.probe().version
+        version = self._about.version or self._installed
         arguments = {**self._about.arguments, "load_client_runs": self._client_runs}
+        if self._installed not in {None, version}:
+            arguments[INSTALLED] = self._installed
         return self._about.model_copy(update={"name": self.engine.name, "version": version, "arguments": arguments})
 
     @property

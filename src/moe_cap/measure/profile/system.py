@@ -19,6 +19,7 @@ from moe_cap.hardware.own_figures import read_own_figures
 from moe_cap.measure.engines.base import LaunchSpec
 from moe_cap.measure.engines.endpoint import EndpointEngine
 from moe_cap.measure.engines.fingerprints import NOBODY, About
+from moe_cap.measure.engines.launched import INSTALLED
 from moe_cap.measure.engines.openai_http import OpenAiHttp
 from moe_cap.measure.engines.registry import load_engine
 from moe_cap.measure.evaluate import Job, Subject
@@ -69,8 +70,9 @@ class Launched:
         return {"engine": self.engine}
 
     def may_have_given(self, record: EngineRecord) -> bool:
-        """Always: the fingerprint has all that starts it."""
-        return True
+        """Not where another version is installed by now; the fingerprint has all else that starts it."""
+        installed = load_engine(self.engine).probe().version
+        return installed is None or installed == record.arguments.get(INSTALLED, record.version)
 
     def options(self) -> list[tuple[str, object]]:
         """`--engine`."""
