@@ -41,7 +41,7 @@ from moe_cap.measure.load import (
 )
 from moe_cap.measure.load.drive import Saturation
 from moe_cap.measure.load.scheduling import AS_ALL, FIRST, NOT_PERMITTED
-from moe_cap.measure.model_files import ModelFiles
+from moe_cap.measure.model_files import RANDOM_WEIGHTS, ModelFiles
 from moe_cap.measure.profile.system import Launched
 from tests.measure.test_server import ENGINE, mock, requests, server_pids
 
@@ -227,3 +227,20 @@ def test_the_installed_version_is_told_where_the_server_calls_itself_otherwise(
     assert Launched(engine.name).may_have_given(record)
     monkeypatch.setattr(engine, "version_in", lambda _home: "2")
     assert not Launched(engine.name).may_have_given(record)
+
+
+@pytest.mark.parametrize(("told", "share"), [({}, 0.5), ({RANDOM_WEIGHTS: True}, 1.0)])
+@pytest.mark.parametrize("name", ENGINES)
+def test_blank_answers_are_believed_of_random_weights_alone(
+    name: str,
+    told: dict[str, bool],
+    share: float,
+    tiny_files: ModelFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans: list[LoadPlan] = []
+    monkeypatch.setattr(endpoint_session, "run_load", lambda plan, *told: plans.append(plan) or answered(plan, *told))
+    files = replace(tiny_files, config={**tiny_files.config, **told})
+    unstarted(*ENGINES[name], files, tmp_path).load(requests(2), 1)
+    assert plans[0].rules.max_degenerate_share == share

@@ -39,8 +39,9 @@ def doubts_of_the_weights(files: ModelFiles, engine: EngineRecord) -> Iterator[s
 def doubts_of_the_levels(files: ModelFiles, levels: Sequence[LevelResult]) -> Iterator[str]:
     """Passes that were carried again, and answers that look like a broken kernel's.
 
-    Blank answers are a warning and no broken rule: they are forced past the model's end of text, and what a sound model
-    says there may be blank (of the shipped model's, a quarter after short problems). Random weights say nothing else.
+    Blank answers are a warning, and break a rule only where they are more than half of a server's load (docs/load.md):
+    they are forced past the model's end of text, and what a sound model says there may be blank (a quarter of what the
+    shipped one does after short problems). Random weights say nothing else: they neither warn nor refuse.
     """
     for level in levels:
         if level.refusals:

@@ -88,7 +88,8 @@ class EndpointSession:
         self._target = attachment.target
         self._dialect = attachment.dialect
         self._limits = attachment.limits
-        self._rules = attachment.rules
+        rules = attachment.rules
+        self._rules = replace(rules, max_degenerate_share=1.0) if spec.files.random_weights else rules
         self._replayer: Session | None = None
         self._attendance = Attendance()
 

@@ -157,7 +157,6 @@ class Endpoint:
         """
         if arguments:
             raise ProfileError(f"{self.url} runs already: it takes no engine arguments", key="engine_args")
-        rules = replace(RULES, max_degenerate_share=1.0) if files.random_weights else RULES
         elsewhere = self.remote or not is_here(self.url)
         if elsewhere and job.submission.hardware is None:
             raise ProfileError(
@@ -168,7 +167,7 @@ class Endpoint:
         http = OpenAiHttp(self.url, self.headers, self.limits)
         http.served(self.model)
         about = introduction(http)
-        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, rules, about=about)
+        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, RULES, about=about)
         spec = engine.launch_spec(files, job.submission.precision)
         number = self._num_devices(about.parallel, job.submission.hardware, num_devices, elsewhere=elsewhere)
         machine = named(job, number) if elsewhere else None
