@@ -21,6 +21,7 @@ from moe_cap.measure.engines import (
     transformers_serve_continuous,
     vllm,
 )
+from moe_cap.measure.engines.arrivals import ByArrivals
 from moe_cap.measure.engines.base import Completion, Continuation, LaunchSpec
 from moe_cap.measure.engines.dialect import DIALECTS
 from moe_cap.measure.engines.endpoint_session import Attachment
@@ -29,6 +30,7 @@ from moe_cap.measure.engines.launched import INSTALLED, ServerEngine, ServerSess
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.passes import UNALIGNED
 from moe_cap.measure.engines.sglang_log import IN_TURN
+from moe_cap.measure.engines.watched import Unwatched
 from moe_cap.measure.load import (
     Limits,
     LoadPlan,
@@ -244,3 +246,10 @@ def test_blank_answers_are_believed_of_random_weights_alone(
     files = replace(tiny_files, config={**tiny_files.config, **told})
     unstarted(*ENGINES[name], files, tmp_path).load(requests(2), 1)
     assert plans[0].rules.max_degenerate_share == share
+
+
+def test_pipeline_stages_of_vllm_hide_its_passes(tiny_files: ModelFiles, tmp_path: Path) -> None:
+    engine, said = ENGINES["vllm"]
+    assert isinstance(unstarted(engine, said, tiny_files, tmp_path).watch(), ByArrivals)
+    staged = said.replace("pipeline_parallel_size=1", "pipeline_parallel_size=2")
+    assert unstarted(engine, staged, tiny_files, tmp_path).watch() == Unwatched(vllm.STAGES)

@@ -17,15 +17,17 @@ from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError,
 from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
 from moe_cap.measure.engines.dialect import brief
 from moe_cap.measure.engines.endpoint import EndpointEngine
-from moe_cap.measure.engines.endpoint_session import EndpointSession
+from moe_cap.measure.engines.endpoint_session import UNTOLD_STAGES, EndpointSession
 from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
+from moe_cap.measure.engines.watched import Unwatched
 from moe_cap.measure.load import Limits, Rules, TokenCounting
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault
 from moe_cap.measure.mock_server import MockServer
 from moe_cap.measure.model_files import ModelFiles, find_model
 from moe_cap.measure.publishable import publishable
+from moe_cap.metrics.parallelism import Parallelism
 from moe_cap.precision import storage_of
 from moe_cap.result import EngineRecord
 from moe_cap.routing import RoutingSource
@@ -231,6 +233,14 @@ def test_a_wrong_address_is_no_start(serve: Serve, tmp_path: Path) -> None:
 def test_a_server_that_answers_can_be_measured(serve: Serve) -> None:
     found = engine(serve(QUICK).url).probe()
     assert (found.installed, found.reason, found.routing) == (True, None, RoutingSource.REPLAY)
+
+
+def test_devices_of_a_vllm_that_may_be_pipeline_stages_hide_its_steps(serve: Serve, tmp_path: Path) -> None:
+    server, vllm, stages = serve(QUICK), About("vllm", "1"), Unwatched(UNTOLD_STAGES)
+    assert attach(server, tmp_path, about=vllm, num_devices=2).watch() == stages
+    assert attach(server, tmp_path, about=vllm).watch() != stages
+    told = replace(vllm, parallel=Parallelism(tp=2))
+    assert attach(server, tmp_path, about=told, num_devices=2).watch() != stages
 
 
 def told(answers: dict[str, Any]) -> OpenAiHttp:

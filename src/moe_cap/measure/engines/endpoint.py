@@ -33,6 +33,7 @@ class EndpointEngine:
         rules: what is believed of a timed pass.
         read_tokenizer: the model's own, from its files.
         about: what the server told of itself already; it is asked where this is None.
+        num_devices: on how many it is said to run.
     """
 
     url: str
@@ -43,6 +44,7 @@ class EndpointEngine:
     read_tokenizer: Callable[[ModelFiles], Tokenizer] = HubTokenizer
     name: str = "endpoint"
     about: About | None = None
+    num_devices: int = 1
 
     def probe(self) -> Capabilities:
         """Whether somebody answers; what runs there is told by the session."""
@@ -79,4 +81,4 @@ class EndpointEngine:
         target = Target(self.url, served.name, headers=self.headers)
         dialect = agree_on_dialect(target, tokenizer, brief(self.limits))
         target = replace(target, running_usage=dialect.running_usage, extra=dialect.extra, headers=headers)
-        return Attachment(http, about, served, tokenizer, target, dialect, self.limits, self.rules)
+        return Attachment(http, about, served, tokenizer, target, dialect, self.limits, self.rules, self.num_devices)

@@ -34,7 +34,7 @@ from moe_cap.measure.engines.dialect import UNTIMED, Dialect
 from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.replay import replay_precision, start_replayer
-from moe_cap.measure.engines.watched import Watching, watch
+from moe_cap.measure.engines.watched import Unwatched, Watching, watch
 from moe_cap.measure.load import (
     ClosedLoop,
     FailureKind,
@@ -54,6 +54,7 @@ from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, s
 from moe_cap.result import EngineRecord
 
 SCORES_AT_ONCE = 8
+UNTOLD_STAGES = "vLLM does not tell how its devices share the model: with pipeline stages several batches are in flight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Attachment:
     Attributes:
         limits: how long it may be silent, and take.
         rules: what is believed of a timed pass.
+        num_devices: on how many it is said to run.
     """
 
     http: OpenAiHttp
@@ -73,6 +75,7 @@ class Attachment:
     dialect: Dialect
     limits: Limits
     rules: Rules
+    num_devices: int = 1
 
 
 class EndpointSession:
@@ -90,6 +93,7 @@ class EndpointSession:
         self._limits = attachment.limits
         rules = attachment.rules
         self._rules = replace(rules, max_degenerate_share=1.0) if spec.files.random_weights else rules
+        self._num_devices = attachment.num_devices
         self._replayer: Session | None = None
         self._attendance = Attendance()
 
@@ -178,7 +182,10 @@ class EndpointSession:
 
     def watch(self) -> Watching:
         """Begin to watch the server's passes; what our own server does, its engine knows."""
-        return watch(self._introduction.name, self._http)
+        about = self._introduction
+        if about.name == "vllm" and about.parallel is None and self._num_devices > 1:
+            return Unwatched(UNTOLD_STAGES)
+        return watch(about.name, self._http)
 
     def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watching) -> EngineRun:
         run.require_valid()

@@ -42,6 +42,7 @@ TRACE = f"{SCRATCH}/vllm-passes.jsonl"
 ROUTED_AT_ONCE = 8
 GIB = 2**30
 SPECULATIVE = "vLLM decodes speculatively, or does not say that it does not: a pass may give several tokens"
+STAGES = "several batches are in flight with pipeline stages"
 UNTOLD_SIZE = "vLLM does not tell how many tokens it takes into one pass"
 
 
@@ -199,6 +200,8 @@ class VllmSession(ServerSession):
         """Its passes are read off the arrivals where it is known how they come about."""
         if self._told.get("speculative_config", "untold") is not None:
             return Unwatched(SPECULATIVE)
+        if self._told.get("pipeline_parallel_size", 1) != 1:
+            return Unwatched(STAGES)
         batched = batched_tokens(self._told)
         return Unwatched(UNTOLD_SIZE) if batched is None else ByArrivals(batched)
 

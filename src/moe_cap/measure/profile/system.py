@@ -167,9 +167,9 @@ class Endpoint:
         http = OpenAiHttp(self.url, self.headers, self.limits)
         http.served(self.model)
         about = introduction(http)
-        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, RULES, about=about)
-        spec = engine.launch_spec(files, job.submission.precision)
         number = self._num_devices(about.parallel, job.submission.hardware, num_devices, elsewhere=elsewhere)
+        engine = EndpointEngine(self.url, self.model, self.headers, self.limits, RULES, about=about, num_devices=number)
+        spec = engine.launch_spec(files, job.submission.precision)
         machine = named(job, number) if elsewhere else None
         return Subject(files, engine, spec, (), number, machine, opening=Numbered(job.run_uuid), ours=False)
 
