@@ -20,13 +20,13 @@ from typing import Any, Self
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from . import reading, writing
 from .double import Hub, HubError
 from .exchange import Exchange
-from .faults import Faults
+from .faults import Fault, Faults
 
 Handler = Callable[[Exchange], Response | Awaitable[Response]]
 
@@ -48,6 +48,12 @@ def _refusal(error: HubError) -> Response:
     return JSONResponse({"error": error.message}, error.status, headers)
 
 
+def _faulty(fault: Fault) -> Response:
+    if fault.page is not None:
+        return HTMLResponse(fault.page, fault.status, fault.headers)
+    return _refusal(HubError(fault.status, fault.message, None, **fault.headers))
+
+
 def build_app(hub: Hub, faults: Faults, log: list[Seen]) -> Any:
     def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -67,7 +73,7 @@ def build_app(hub: Hub, faults: Faults, log: list[Seen]) -> Any:
             else:
                 if fault.applied:
                     await answer(request)
-                response = _refusal(HubError(fault.status, fault.message, None, **fault.headers))
+                response = _faulty(fault)
             log.append(Seen(request.method, request.scope["path"], str(request.url.query), response.status_code))
             return response
 

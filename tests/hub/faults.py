@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 class Fault:
     """Answer `status` to the next `times` requests of `method` whose path contains `part`.
 
-    `applied` carries the request out first: the commit happens and its answer is lost.
+    `applied` carries the request out first: the commit happens and its answer is lost. `page` is answered as HTML, as a
+    proxy does, in place of the Hub's own refusal.
     """
 
     method: str
@@ -18,6 +19,7 @@ class Fault:
     applied: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "injected"
+    page: str | None = None
 
 
 @dataclass

@@ -95,6 +95,41 @@ def test_refused_look_at_the_head_is_named(
         store.head()
 
 
+PAGE = "<html>Down for maintenance</html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(200, {}), (200, {"Content-Encoding": "gzip"}), (302, {"Location": "/api/datasets/x/y/revision/main"})],
+    ids=["a page", "a damaged page", "redirects without end"],
+)
+def test_something_else_than_an_answer_is_a_busy_hub(
+    hub: Server, hub_stores: Stores, status: int, headers: dict[str, str]
+) -> None:
+    store = hub_stores()
+    hub.faults.add("GET", "/revision/main", status, headers=headers, page=PAGE, times=100)
+    with pytest.raises(BusyError):
+        store.head()
+
+
+def test_listing_that_is_a_page_is_a_busy_hub(hub: Server, hub_stores: Stores) -> None:
+    store = hub_stores()
+    rev = put(store, "x", b"1")
+    hub.faults.add("GET", "/tree/", 200, page=PAGE)
+    with pytest.raises(BusyError):
+        store.list("", rev)
+    assert set(store.list("", rev)) == {"x"}
+
+
+def test_commit_that_is_answered_by_a_page_is_unknown(hub: Server, hub_stores: Stores) -> None:
+    store = hub_stores()
+    parent = put(store, "x", b"1")
+    hub.faults.add("POST", "/commit/", 200, page=PAGE, applied=True)
+    with pytest.raises(OutcomeUnknownError):
+        store.commit({"x": b"2"}, [], parent, "lost")
+    assert store.read("x", store.head()) == b"2"
+
+
 def test_silent_hub_is_busy_in_bounded_time(hub: Server, hub_stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moe_cap.store.hub.CONNECT_TIMEOUT_S", 0.05)
     store = hub_stores()

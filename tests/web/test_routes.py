@@ -22,6 +22,7 @@ from moe_cap.web.queue import render_queue
 from moe_cap.web.routes import build_routes
 from moe_cap.web.security import HEADERS, SecureHeaders
 from moe_cap.web.snapshot import Mirror
+from tests.backend.conftest import wait_for
 from tests.web.records import HOSTILE, make_result
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -177,6 +178,25 @@ def test_a_store_that_is_away_leaves_the_last_good_snapshot(
     results.away = False
     mirror.look()
     assert client.get("/healthz").json()["status"] == "ok"
+
+
+def test_the_mirror_outlives_an_error_that_nobody_expected_and_says_that_it_is_stale(
+    results: FlakyResults, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(results, queue, now=lambda: NOON, every_s=0.01)
+
+    def broken() -> str:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "revision", broken)
+        mirror.start(patience_s=60)
+        assert mirror.current.trouble == "the stores could not be read (ZeroDivisionError)"
+    try:
+        wait_for(lambda: mirror.current.trouble is None)
+    finally:
+        mirror.stop()
+    assert len(mirror.current.board.results) == 19
 
 
 def test_a_record_that_cannot_be_read_is_left_out_and_counted(

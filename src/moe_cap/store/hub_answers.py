@@ -28,6 +28,8 @@ SILENT_WAIT_S = 5.0
 """The Hub did not answer, or answered with a server error."""
 LIMITED_WAIT_S = 60.0
 """A rate limit that does not say when it ends."""
+NOT_AS_DOCUMENTED = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError)
+"""What the client makes of a 200 that is not what it asked for: the page of a proxy, or of maintenance."""
 
 
 @contextmanager
@@ -43,8 +45,10 @@ def asking(what: str) -> Iterator[None]:
         raise _refusal(error, what) from error
     except OfflineModeIsEnabled as error:
         raise StoreError(f"{what}: HF_HUB_OFFLINE is set; unset it, or use a folder") from error
-    except (httpx2.TransportError, RuntimeError) as error:  # RuntimeError: the client's word for a failed upload
+    except (httpx2.RequestError, RuntimeError) as error:  # RuntimeError: the client's word for a failed upload
         raise BusyError(f"{what}: the Hub did not answer ({error})", wait_s=SILENT_WAIT_S) from error
+    except NOT_AS_DOCUMENTED as error:
+        raise BusyError(f"{what}: this was no answer of the Hub ({error!r})", wait_s=SILENT_WAIT_S) from error
 
 
 @contextmanager
@@ -63,7 +67,7 @@ def committing(what: str) -> Iterator[None]:
         raise _refusal(error, what) from error
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
         raise BusyError(f"{what}: the Hub cannot be reached ({error})", wait_s=SILENT_WAIT_S) from error
-    except (httpx2.TransportError, json.JSONDecodeError, KeyError) as error:
+    except (httpx2.RequestError, *NOT_AS_DOCUMENTED) as error:
         raise OutcomeUnknownError(f"{what}: the answer was lost ({error!r})") from error
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -120,7 +120,10 @@ class Mirror:
                 newest = self._read(last)
             except (MoECapError, OSError) as error:
                 log.warning("the stores could not be read: %s", error)
-                newest = Snapshot(last.board, last.requests, last.queue_version, last.looked_at, str(error))
+                newest = replace(last, trouble=str(error))
+            except Exception as error:  # whatever it was, the page must say that it is stale, and look again
+                log.exception("the stores could not be read")
+                newest = replace(last, trouble=f"the stores could not be read ({type(error).__name__})")
             self.current = newest
             return newest
 
