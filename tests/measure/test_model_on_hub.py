@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi, constants
 
-from moe_cap.errors import EngineStartError, MoECapError, OutOfMemoryError, UnknownModelTypeError
+from moe_cap.errors import EngineStartError, MoECapError, OutOfMemoryError, SubmissionError, UnknownModelTypeError
 from moe_cap.hardware import detect_machine
 from moe_cap.measure import model_files
 from moe_cap.measure.model_files import find_model
@@ -65,6 +65,10 @@ def test_only_the_weights_that_the_index_names_are_fetched(hub: Server, tmp_path
     files = find_model(publish(hub, "sharded"))
     assert [path.name for path in files.weights] == list(SHARDS)
     assert fetched(tmp_path) == {"config.json", "tokenizer.json", "model.safetensors.index.json", *SHARDS}
+
+
+def test_name_that_the_hub_cannot_have_is_refused() -> None:
+    refused(Submission(model="lab/a..b"), SubmissionError, "lab/a..b")
 
 
 def test_weights_of_a_family_that_nobody_reads_are_not_fetched(hub: Server, tmp_path: Path) -> None:

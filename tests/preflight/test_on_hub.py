@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
 
 from moe_cap.errors import SubmissionError
+from moe_cap.preflight import check
 from moe_cap.preflight.model import find_on_hub
-from moe_cap.settings import CHECKOUT
+from moe_cap.settings import CHECKOUT, read_settings
 from moe_cap.submission import Submission
 from tests.hub.app import Server
 
@@ -44,6 +46,23 @@ def test_model_that_the_hub_does_not_have(hub: Server) -> None:
     with pytest.raises(SubmissionError, match="no public model lab/nothing") as caught:
         find_on_hub(Submission(model="lab/nothing"), endpoint=hub.url)
     assert caught.value.field == "model"
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen3-30B-A3B.git", "lab/model--v2", "lab/a..b", "lab/model-", "lab/" + "m" * 97, "lab/modèle"]
+)
+def test_name_that_the_hub_cannot_have(hub: Server, tmp_path: Path, name: str) -> None:
+    find = partial(find_on_hub, endpoint=hub.url)
+    found = check(Submission(model=name), read_settings({"MOE_CAP_HOME": str(tmp_path)}), on_hub=find)
+    (problem,) = found.problems
+    assert problem.field == "model"
+    assert name in problem.message
+
+
+def test_page_in_place_of_an_answer_is_a_hub_that_cannot_be_reached(hub: Server, published: str) -> None:
+    hub.faults.add("GET", "/api/models/", 200, page="<html>Maintenance</html>")
+    with pytest.raises(SubmissionError, match="the Hub cannot be reached"):
+        find_on_hub(Submission(model=published), endpoint=hub.url)
 
 
 def test_revision_that_the_model_does_not_have(hub: Server, published: str) -> None:

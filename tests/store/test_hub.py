@@ -327,8 +327,9 @@ def test_spec_names_the_store(hub_client: None, tmp_path: Path) -> None:
     assert isinstance(store, HubStore)
     assert (store.repo_id, store.heartbeat_s) == ("lab/queue", 600.0)
     assert open_store(tmp_path).url("x") is None
-    with pytest.raises(InvalidInputError):
-        open_store("hub://queue")
+    for name in ("queue", "lab/queue.git", "lab/a..b"):
+        with pytest.raises(InvalidInputError, match=name):
+            open_store(f"hub://{name}")
 
 
 def test_waits_are_those_that_the_client_reads_from_the_headers() -> None:

@@ -51,10 +51,11 @@ def test_levels_are_taken_in_any_usual_writing(text: str) -> None:
     ("field", "value"),
     [
         ("model", ""), ("model", "nothing like it"), ("model", "a/b/c/d"), ("revision", "../up"), ("concurrency", "x"),
-        ("concurrency", "0"), ("concurrency", ""), ("concurrency", "1.5"), ("output_tokens", 1),
-        ("output_tokens", None),
+        ("concurrency", "0"), ("concurrency", ""), ("concurrency", "1.5"), ("concurrency", "²"),
+        ("concurrency", "9" * 5000), ("output_tokens", 1), ("output_tokens", None),
         ("input_tokens", -3), ("input_tokens", 1.5), ("tasks", ["rm -rf"]), ("precision", "bf 16"), ("repeats", 0),
-        ("accuracy_limit", "ten"), ("num_requests", "0"), ("hardware", "x" * 200),
+        ("accuracy_limit", "ten"), ("accuracy_limit", "²"), ("num_requests", "0"), ("num_requests", "9" * 5000),
+        ("hardware", "x" * 200),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_told_at_its_own_field(field: str, value: object) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -210,6 +211,8 @@ def _fetch(model: str, revision: str | None, token: str | None, wanted: Sequence
                 token=token or False,
             )
         )  # fmt: skip
+    except HFValidationError as error:
+        raise SubmissionError(f"the Hub has no such names: {error}", field="model") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise SubmissionError(
             f"the Hub has no model {model} at {revision or 'its default branch'}", field="model"

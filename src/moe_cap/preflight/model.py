@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 from moe_cap.architecture.config import read_config_file
 from moe_cap.errors import ConfigError, SubmissionError
 from moe_cap.precision.quantization import HF_QUANT_CONFIG
+from moe_cap.store.hub_answers import NOT_AS_DOCUMENTED
 from moe_cap.submission import Submission
 
 DEADLINE_S = 6.0
@@ -80,7 +82,7 @@ def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: s
         endpoint: of the Hub, the public one if not given.
 
     Raises:
-        SubmissionError: no such model or revision, it is gated, it is incomplete, or nothing answers.
+        SubmissionError: no such name, model or revision, it is gated, it is incomplete, or nothing answers.
         ConfigError: its config.json cannot be read.
     """
     model, revision = submission.model, submission.revision
@@ -93,6 +95,8 @@ def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: s
         if HF_QUANT_CONFIG in sizes:
             api.hf_hub_download(model, HF_QUANT_CONFIG, revision=info.sha, etag_timeout=REQUEST_S)
         return FoundModel(read_config_file(config), _weight_bytes(sizes), folder=config.parent)
+    except HFValidationError as error:
+        raise SubmissionError(f"the Hub has no such names: {_first_line(error)}", field="model") from error
     except GatedRepoError as error:
         raise SubmissionError(f"{model} is gated: the worker needs a token that may read it", field="model") from error
     except RepositoryNotFoundError as error:
@@ -103,7 +107,7 @@ def find_on_hub(submission: Submission, *, token: str | None = None, endpoint: s
         return _find_in_cache(submission, error)
     except EntryNotFoundError as error:
         raise SubmissionError(f"{model} has no config.json", field="model") from error
-    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, OSError, *NOT_AS_DOCUMENTED) as error:
         return _find_in_cache(submission, error)
 
 

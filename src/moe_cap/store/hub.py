@@ -20,7 +20,12 @@ from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, cached_assets_path, hf_hub_url
-from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but exported lazily
     build_hf_headers,
@@ -28,6 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
     http_backoff,
     paginate,
+    validate_repo_id,
 )
 
 from moe_cap.errors import ConflictError, InvalidInputError, NotFoundError, StoreAccessError, StoreError
@@ -70,6 +76,10 @@ class HubStore:
         """
         if not REPO_ID.fullmatch(repo_id):
             raise InvalidInputError(f"{repo_id!r} is not a repository: give 'namespace/name'")
+        try:
+            validate_repo_id(repo_id)
+        except HFValidationError as error:
+            raise InvalidInputError(f"the Hub has no such names: {error}") from error
         self.repo_id = repo_id
         self.heartbeat_s = heartbeat_s
         self._token = token

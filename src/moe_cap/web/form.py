@@ -10,6 +10,8 @@ from moe_cap.submission import Submission, parse_submission
 
 NUMBERS = ("input_tokens", "output_tokens", "num_requests", "accuracy_limit", "repeats")
 REQUIRED = ("model", "engine", "precision", "concurrency", "input_tokens", "output_tokens", "repeats")
+MOST_DIGITS = 18
+"""Far more than any field allows, far fewer than `int` refuses to read."""
 WORDS = {
     "Input should be a valid integer, got a number with a fractional part": "Give a whole number.",
     "Input should be a valid integer, unable to parse string as an integer": "Give a whole number.",
@@ -29,12 +31,16 @@ def parse_form(values: Mapping[str, object]) -> tuple[Submission | None, dict[st
 
 def _value(name: str, value: object) -> object:
     if name == "concurrency":
-        return [int(word) if word.isdigit() else word for word in re.split(r"[\s,;]+", str(value).strip(" ,;"))]
+        return [int(word) if _is_whole(word) else word for word in re.split(r"[\s,;]+", str(value).strip(" ,;"))]
     if name in NUMBERS and isinstance(value, float) and value.is_integer():
         return int(value)
-    if name in NUMBERS and isinstance(value, str) and value.strip().isdigit():
+    if name in NUMBERS and isinstance(value, str) and _is_whole(value.strip()):
         return int(value)
     return value
+
+
+def _is_whole(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MOST_DIGITS  # "²" is a digit that `int` does not read
 
 
 def _problem(name: str, value: object) -> str | None:
