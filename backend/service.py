@@ -33,6 +33,7 @@ def build_worker(settings: Settings, environ: Mapping[str, str]) -> tuple[Worker
         accepts=acceptance_of(detect_machine(), folders=settings.allow_folders, engines=settings.engines),
         runs=settings.home / "runs",
         run_limit_s=settings.run_limit_s,
+        retry_s=queue_store.heartbeat_s,
         monotonic=time.monotonic,
         after_publishing=publisher.refresh_table,
     )

@@ -24,10 +24,15 @@ from moe_cap.result import Result, result_id
 from moe_cap.submission import Submission, parse_submission
 
 LOG = logging.getLogger(__name__)
+PUBLISHING = Progress("publishing", 1.0)
+REFUSED = Progress("publishing", 1.0, log_tail=("not published yet, tried again; the log of the worker says why",))
 
 
 class Results(Protocol):
     """What the worker needs of `moe_cap.results.ResultStore`."""
+
+    def check_writable(self) -> None:
+        """Find out whether something could be published; raises as `Store.check_writable`."""
 
     def publish(self, result: Result) -> str:
         """Write once; the same result again is no error."""
@@ -45,6 +50,8 @@ class Assignment:
     evaluation: Evaluation
     ends_at_s: float
     outcome: Outcome | None = None
+    settle_at_s: float | None = None
+    """When its outcome is tried to be settled again; None unless a store has refused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,9 @@ class Worker:
 
     The constructor takes where requests come from, where results go and where evaluations run; `name`, which signs the
     leases; `accepts`, which says what this machine can serve; `runs`, a folder for one subfolder per run;
-    `run_limit_s`, after which an evaluation is stopped; `monotonic`, a clock in seconds that never goes back; and
-    `after_publishing`, which refreshes what is derived from the results (its failure is only logged).
+    `run_limit_s`, after which an evaluation is stopped; `retry_s`, from one try to settle an outcome to the next, the
+    queue's pause between heartbeats because each try renews the lease; `monotonic`, a clock in seconds that never goes
+    back; and `after_publishing`, which refreshes what is derived from the results (its failure is only logged).
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class Worker:
         accepts: Callable[[Request], bool],
         runs: Path,
         run_limit_s: float,
+        retry_s: float,
         monotonic: Callable[[], float],
         after_publishing: Callable[[], None],
     ) -> None:
@@ -97,6 +106,7 @@ class Worker:
         self._accepts = accepts
         self._runs = runs
         self._run_limit_s = run_limit_s
+        self._retry_s = retry_s
         self._monotonic = monotonic
         self._after_publishing = after_publishing
         self._current: Assignment | None = None
@@ -108,8 +118,13 @@ class Worker:
         return self._current is not None
 
     def poll(self) -> None:
-        """Take the next request if there is one and none is in hand."""
+        """Take the next request if there is one, none is in hand, and what came out could be published."""
         if self._current is not None:
+            return
+        try:
+            self._results.check_writable()
+        except StoreError as error:
+            LOG.warning("no request is taken, results cannot be published now: %s", error)
             return
         try:
             request = self._queue.claim(self._name, accepts=self._accepts)
@@ -126,21 +141,23 @@ class Worker:
         if current is None:
             return
         current.outcome = current.outcome or current.evaluation.outcome() or self._overdue(current)
-        if current.outcome is None:
+        now_s = self._monotonic()
+        if current.outcome is None or (current.settle_at_s is not None and now_s < current.settle_at_s):
             return
         try:
             self._settle(current, current.outcome)
         except LeaseLostError as error:
             self._abandon(current, error)
-        except StoreError as error:  # the outcome is kept: the next look tries again
+        except StoreError as error:  # the outcome is kept for the next try
             LOG.warning("request %s cannot be settled now: %s", current.request.id, error)
+            current.settle_at_s = now_s + self._retry_s
         else:
             self._current = None
 
     def heartbeat(self) -> None:
-        """Renew the lease of the request in hand and show how far it is."""
+        """Renew the lease of the request in hand and show how far it is; what is being settled renews its own."""
         current = self._current
-        if current is None:
+        if current is None or current.outcome is not None:
             return
         try:
             self._queue.heartbeat(current.request, current.evaluation.progress())
@@ -245,7 +262,7 @@ class Worker:
             self._failed(request, outcome)
             return
         # the fence: who lost the lease stops here
-        self._queue.heartbeat(request, Progress("publishing", 1.0))
+        self._queue.heartbeat(request, PUBLISHING if current.settle_at_s is None else REFUSED)
         published = self._published(request, current.submission) or self._results.publish(outcome.result)
         self._finished(request, published)
 

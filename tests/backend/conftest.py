@@ -78,6 +78,9 @@ class HeldResults:
     def __init__(self) -> None:
         self.published: dict[str, Result] = {}
 
+    def check_writable(self) -> None:
+        pass
+
     def publish(self, result: Result) -> str:
         self.published[result.id] = result
         return result.id
@@ -109,7 +112,7 @@ class Bench:
     def worker(self, accepts: Callable[[Request], bool] = lambda _: True, runs: Path | None = None) -> Worker:
         worker = Worker(
             self.queue, self.results, self.executor, name=f"worker-{len(self.workers)}", accepts=accepts,
-            runs=runs or self.runs, run_limit_s=self.run_limit_s, monotonic=self.clock,
+            runs=runs or self.runs, run_limit_s=self.run_limit_s, retry_s=self.store.heartbeat_s, monotonic=self.clock,
             after_publishing=lambda: self.refreshed.append(len(self.results.published)),
         )  # fmt: skip
         self.workers.append(worker)

@@ -28,6 +28,9 @@ class FiledResults:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
+    def check_writable(self) -> None:
+        pass
+
     def publish(self, result: Result) -> str:
         (self.folder / result.id).write_bytes(result.to_json())
         return result.id
@@ -45,6 +48,7 @@ def main(root: Path, how: str) -> None:
         accepts=lambda _: True,
         runs=root / "runs",
         run_limit_s=60.0,
+        retry_s=QuickStore.heartbeat_s,
         monotonic=time.monotonic,
         after_publishing=lambda: None,
     )

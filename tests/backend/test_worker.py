@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from backend.worker import result_id_of
-from moe_cap.errors import BusyError
+from backend.worker import REFUSED, result_id_of
+from moe_cap.errors import BusyError, StoreAccessError
 from moe_cap.queue import State
 from moe_cap.result import Result, parse_result
 from tests.backend.conftest import Bench, is_alive, read_pid, wait_for, watch_to_the_end
@@ -195,6 +195,7 @@ def test_outcome_survives_a_store_that_is_away_for_a_while(bench: Bench, monkeyp
         worker.watch()
         worker.heartbeat()
         assert worker.busy
+    bench.clock.now_s += 1
     worker.watch()
     assert bench.queue.get(request_id).state is State.FINISHED
     assert bench.starts() == 1
@@ -237,9 +238,60 @@ def test_publishing_that_fails_is_tried_again_and_published_once(bench: Bench, m
         raise BusyError("written, but the answer was lost", wait_s=0.0)
 
     monkeypatch.setattr(bench.results, "publish", unsure)
-    watch_to_the_end(worker)
+    wait_for(lambda: worker.watch() or calls)
+    bench.clock.now_s += 1
+    worker.watch()
     assert bench.queue.get(request_id).result_ids == (calls[0],)
     assert len(calls) == 1
+
+
+def test_nothing_is_taken_while_results_cannot_be_published(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_id, worker = bench.submit("ok"), bench.worker()
+
+    def refused() -> None:
+        raise StoreAccessError("this token may not write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.results, "check_writable", refused)
+        worker.poll()
+    request = bench.queue.get(request_id)
+    assert (request.state, request.history, bench.starts()) == (State.PENDING, (), 0)
+    worker.poll()
+    assert bench.queue.get(request_id).state is State.RUNNING
+
+
+def test_results_that_are_refused_cost_the_queue_one_commit_a_heartbeat(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id, worker = bench.submit("ok"), bench.worker()
+    worker.poll()
+    commits, asked, commit = [], [], bench.store.commit
+
+    def counted(puts: Mapping[str, bytes], deletes: Sequence[str], parent: str, message: str) -> str:
+        commits.append(message)
+        return commit(puts, deletes, parent, message)
+
+    def refused(result: Result) -> str:
+        asked.append(result.id)
+        raise StoreAccessError("this token may not write any more")
+
+    monkeypatch.setattr(bench.store, "commit", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.results, "publish", refused)
+        wait_for(lambda: worker.watch() or asked)
+        for _ in range(3):
+            for look in (worker.watch, worker.heartbeat, worker.watch):
+                look()
+            bench.clock.now_s += bench.store.heartbeat_s
+        worker.watch()
+    assert len(asked) == 4
+    assert commits == [f"heartbeat {request_id}"] * 4
+    lease = bench.queue.get(request_id).lease
+    assert lease is not None
+    assert lease.progress == REFUSED
+    bench.clock.now_s += bench.store.heartbeat_s
+    worker.watch()
+    assert bench.queue.get(request_id).state is State.FINISHED
 
 
 def test_unreadable_submission_fails_with_the_field_that_is_wrong(bench: Bench) -> None:

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from backend.executors.local import LocalExecutor
 from backend.publishing import Publisher
 from backend.worker import Worker
 from moe_cap.queue import Queue, State
 from moe_cap.results import TABLE, ResultStore
-from moe_cap.store import HubStore
+from moe_cap.store import FolderStore, HubStore
 from moe_cap.submission import Submission
 from tests.backend.conftest import watch_to_the_end
+from tests.hub.app import Server
 
 
 def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
@@ -29,7 +31,7 @@ def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
     queue.submit(submission.model_dump(mode="json"), request_id=submission.id)
     worker = Worker(
         queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=tmp_path / "runs", run_limit_s=60.0,
-        monotonic=time.monotonic, after_publishing=publisher.refresh_table,
+        retry_s=2.0, monotonic=time.monotonic, after_publishing=publisher.refresh_table,
     )  # fmt: skip
     worker.poll()
     worker.heartbeat()
@@ -41,3 +43,22 @@ def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
     assert list(request.result_ids) == ResultStore(store).ids()
     table = pd.read_parquet(io.BytesIO(store.read(TABLE, store.head())))
     assert list(table["result"]) == list(request.result_ids)
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_worker_whose_token_may_not_write_the_results_takes_nothing(
+    hub: Server, hub_stores: Callable[[], HubStore], executor: LocalExecutor, tmp_path: Path, may_read: bool
+) -> None:
+    queue = Queue(FolderStore(tmp_path / "queue"), lease_s=60.0)
+    name = hub_stores().repo_id
+    hub.hub.repos["dataset", name].private = not may_read
+    publisher = Publisher(ResultStore(HubStore(name, token="hf_bob", endpoint=hub.url, cache_folder=tmp_path / "bob")))
+    submission = Submission(model="fake/ok")
+    queue.submit(submission.model_dump(mode="json"), request_id=submission.id)
+    worker = Worker(
+        queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=tmp_path / "runs", run_limit_s=60.0,
+        retry_s=2.0, monotonic=time.monotonic, after_publishing=publisher.refresh_table,
+    )  # fmt: skip
+    worker.poll()
+    assert queue.get(submission.id).state is State.PENDING
+    assert queue.get(submission.id).history == ()

@@ -316,3 +316,14 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_first_commit(
     monkeypatch.setattr("moe_cap.store.folder.os.access", lambda *_: False)
     with pytest.raises(StoreError, match="look at its permissions"):
         FolderStore(tmp_path / "kept").check_writable()
+
+
+def test_a_folder_whose_last_commit_cannot_be_completed_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Journal) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Journal, "replay", full)
+    with pytest.raises(StoreError, match="no space left"):
+        FolderStore(tmp_path).check_writable()

@@ -97,10 +97,11 @@ class FolderStore:
             return self._remember(files | {path: blob_id(data) for path, data in puts.items()})
 
     def check_writable(self) -> None:
-        """Make the folder if there is none, and ask the system for the right to write it."""
+        """Make the folder if there is none, ask the system for the right to write it, and read it as a commit does."""
         self._make()
         if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (self.root, self.root / ".store")):
             raise StoreError(f"{self.root} cannot be written: look at its permissions")
+        self.head()
 
     def url(self, path: str) -> str | None:
         """Return None: a page must not point into the machine that serves it."""
