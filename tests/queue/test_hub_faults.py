@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from moe_cap.queue import Progress, Queue, State
 from moe_cap.store import HubStore
 from tests.hub.app import Server
@@ -45,6 +47,20 @@ def test_lagging_head_does_not_look_like_a_lost_lease(hub: Server, hub_stores: C
     for _ in range(3):
         mine = queue.heartbeat(mine, None)
     assert queue.finish(mine, ["r"]).state is State.FINISHED
+
+
+def test_request_whose_reading_was_refused_once_is_there_at_the_next_look(
+    hub: Server, hub_stores: Callable[[], HubStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    submit(queue_on(hub_stores(), Clock()), "aa")
+    queue = queue_on(hub_stores(), Clock())
+    hub.faults.add("GET", "/resolve/", 403, times=3)
+    assert [queue.requests() for _ in range(2)] == [[], []]
+    assert [problem.path for problem in queue.problems()] == ["pending/id/id-aa.json"]
+    (line,) = caplog.messages
+    assert line.startswith("left out of the queue for now: pending/id/id-aa.json")
+    assert [request.id for request in queue.requests()] == ["id-aa"]
+    assert queue.claim("w") is not None
 
 
 def test_requests_cost_few_calls(hub: Server, hub_stores: Callable[[], HubStore]) -> None:

@@ -41,6 +41,7 @@ class Shelf:
         self._store = store
         self._index: Index | None = None
         self._parsed: dict[Entry, Request | RecordError] = {}
+        self._refused: set[Entry] = set()
 
     def index(self, rev: str) -> Index:
         """Return what lies where at `rev`; raises what `Store.list` raises."""
@@ -78,15 +79,25 @@ class Shelf:
         live = set(index.entries.values())
         parsed = {entry: found for entry, found in self._parsed.copy().items() if entry in live}
         new = [entry for entry in wanted if entry not in parsed]
+        refused: dict[Entry, RecordError] = {}
         contents = read_many(self._store, [entry.path for entry in new], index.rev)
-        parsed |= {entry: _parse(data, entry) for entry, (_, data) in zip(new, contents, strict=True)}
+        for entry, (path, data) in zip(new, contents, strict=True):
+            if isinstance(data, StoreError):
+                refused[entry] = RecordError(f"{path}: {data}", path=path)
+            else:
+                parsed[entry] = _parse(data, entry)
         self._parsed = parsed
-        return parsed
+        self._tell(refused)
+        return {**parsed, **refused}
+
+    def _tell(self, refused: Mapping[Entry, RecordError]) -> None:
+        """Say once what the store would not give; it is asked again at every look."""
+        for entry in refused.keys() - self._refused:
+            log.warning("left out of the queue for now: %s", refused[entry])
+        self._refused = set(refused)
 
 
-def _parse(data: bytes | StoreError, entry: Entry) -> Request | RecordError:
-    if isinstance(data, StoreError):
-        return RecordError(f"{entry.path}: {data}", path=entry.path)
+def _parse(data: bytes, entry: Entry) -> Request | RecordError:
     try:
         return parse_request(data, entry.path)
     except RecordError as error:
