@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import moe_cap
 from moe_cap.measure.guarded import GuardedProcess
 
 LOG = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ YOUNG_S = 60.0
 LOG_BYTES = 4 * 2**20
 """A log that is larger when a worker starts is begun anew."""
 COMMAND = (sys.executable, "-m", "backend")
+IMPORTED_FROM = tuple(dict.fromkeys(str(Path(file).resolve().parents[1]) for file in (moe_cap.__file__, __file__)))
+"""Where this process found the packages: on a Space, which installs none, only its own `sys.path` names these."""
 
 
 class EmbeddedWorker:
@@ -39,7 +43,8 @@ class EmbeddedWorker:
         restart_s: float = RESTART_S,
         grace_s: float = GRACE_S,
     ) -> None:
-        self._environ = dict(environ)
+        given = environ.get("PYTHONPATH")
+        self._environ = {**environ, "PYTHONPATH": os.pathsep.join([*IMPORTED_FROM, *([given] if given else [])])}
         self._folder = home / "worker"
         self._command = command
         self._restart_s = restart_s

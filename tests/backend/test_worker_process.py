@@ -13,6 +13,7 @@ import pytest
 
 from backend.embedded import EmbeddedWorker
 from moe_cap.queue import Outcome, Queue, Request, State
+from moe_cap.settings import CHECKOUT
 from moe_cap.submission import Submission
 from tests.backend.conftest import QuickStore, is_alive, read_pid, wait_for
 
@@ -137,3 +138,14 @@ def test_embedded_worker_gives_back_and_ends_when_its_page_is_killed(site: Site)
     wait_for(lambda: not any(map(is_alive, [*left, int(worker.removeprefix("process-"))])))
     request = site.queue.get(request_id)
     assert (request.state, request.attempts) == (State.PENDING, 0)
+
+
+def test_embedded_worker_imports_what_its_page_does_where_no_package_is_installed(tmp_path: Path) -> None:
+    told = "import os, moe_cap, backend; print(os.environ['PYTHONPATH'])"
+    command = (sys.executable, "-S", "-P", "-c", told)  # -S: the packages of this environment are not there
+    embedded = EmbeddedWorker({"PYTHONPATH": "/kept"}, tmp_path, command=command, restart_s=60.0)
+    embedded.start()
+    wait_for(lambda: not embedded.is_running)
+    embedded.stop()
+    *_, folders = embedded.log.read_text().splitlines()
+    assert folders.split(os.pathsep) == [str(CHECKOUT / "src"), str(CHECKOUT), "/kept"]
