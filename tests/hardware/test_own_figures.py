@@ -38,6 +38,7 @@ def test_what_is_not_given_stays_as_the_catalogue_has_it(tmp_path: Path) -> None
         (WHOLE.replace("45", "-45"), "power_w"),
         ("- 1\n", "file"),
         ("a: [", "YAML"),
+        (WHOLE.replace("2026-10-01", "2026-11-31"), "day is out of range"),
     ],
 )
 def test_a_wrong_file_is_refused_by_the_key_that_is_wrong(tmp_path: Path, text: str, named: str) -> None:

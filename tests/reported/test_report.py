@@ -114,6 +114,11 @@ def test_what_is_no_report_is_refused(data: bytes) -> None:
         parse_report(data)
 
 
+def test_a_date_that_no_calendar_has_is_refused() -> None:
+    with pytest.raises(ResultError, match="day is out of range"):
+        parse_report("moe_cap_report: 1\ncreated_at: 2026-11-31\n")
+
+
 def test_what_is_common_to_all_points_may_not_contradict_one() -> None:
     shared = {"kind": "closed_loop", "input_tokens": 512}
     points = [{"load": {"concurrency": 1}}, {"load": {"concurrency": 4}}]

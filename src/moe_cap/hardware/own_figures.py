@@ -65,7 +65,7 @@ def read_own_figures(path: Path) -> OwnFigures:
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date that no calendar has
         raise InvalidInputError(f"{path}: {error}; MOE_CAP_MACHINE names a YAML file (docs/worker.md)") from error
     try:
         return OwnFigures.model_validate(data)

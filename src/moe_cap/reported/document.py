@@ -130,7 +130,7 @@ def _parse_body(data: bytes | str) -> object:
         pass
     try:
         return yaml.safe_load(data)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise ResultError(f"no YAML: {error}") from error
 
 

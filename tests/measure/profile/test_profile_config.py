@@ -116,7 +116,13 @@ def test_unknown_data_is_named_with_what_is_known() -> None:
         parse_profile({"dataset_names": ["gms8k"]})
 
 
-@pytest.mark.parametrize(("text", "says"), [("- a\n", "holds no keys"), ("a: [", "is not YAML"), (None, "cannot read")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n", "holds no keys"), ("a: [", "is not YAML"), ("revision: 2026-11-31\n", "day is out of range"),
+        (None, "cannot read"),
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_profile(tmp_path: Path, text: str | None, says: str) -> None:
     path = tmp_path / "p.yaml"
     if text is not None:

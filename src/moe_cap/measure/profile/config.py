@@ -192,7 +192,7 @@ def read_config(path: Path) -> dict[str, Any]:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror or error}", key="config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that no calendar has
         raise ProfileError(f"{path} is not YAML: {error}", key="config") from error
     if not isinstance(body, dict):
         raise ProfileError(f"{path} holds no keys; a profile begins with model_id: ...", key="config")
