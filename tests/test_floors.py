@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from moe_cap.cli import COMMANDS
+
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "moe_cap.errors": 0, "moe_cap.precision": 0, "moe_cap.architecture": 0, "moe_cap.hardware": 0,
@@ -20,7 +22,9 @@ FLOORS = {
     "moe_cap.cli": 5, "backend.__main__": 5, "app": 5,
 }  # fmt: skip
 FORBIDDEN = [("moe_cap.web", "moe_cap.measure"), ("backend", "moe_cap.web"), ("moe_cap.metrics", "torch")]
-HEAVY = {"torch", "transformers", "lm_eval", "gradio", "plotly", "datasets", "zeus", "torchao", "accelerate"}
+HEAVY = {
+    "torch", "transformers", "lm_eval", "gradio", "plotly", "datasets", "zeus", "torchao", "accelerate", "httptools",
+}  # fmt: skip
 
 
 def room_of(module: str) -> str | None:
@@ -71,3 +75,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = f"import sys, moe_cap; sys.exit(', '.join(sorted({HEAVY!r} & set(sys.modules))) or 0)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=False)
     assert ran.returncode == 0, f"import moe_cap pulls in {ran.stderr}"
+
+
+def test_a_command_loads_nothing_heavy_before_it_runs() -> None:
+    """So that every `--help` works without the worker's extra."""
+    modules = sorted(command.module for name, command in COMMANDS.items() if name != "serve")
+    code = f"import sys, {', '.join(modules)}; sys.exit(', '.join(sorted({HEAVY!r} & set(sys.modules))) or 0)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, f"a command pulls in {ran.stderr}"

@@ -52,7 +52,6 @@ from moe_cap.cli.progress_lines import ProgressLines, told_at_once
 from moe_cap.cli.publication import Publication, why_invalid
 from moe_cap.cli.stores import open_results, settings_here
 from moe_cap.errors import EngineStartError, MoECapError, ProfileError
-from moe_cap.measure.load.client import Limits
 from moe_cap.settings import Settings
 
 if TYPE_CHECKING:
@@ -166,6 +165,7 @@ def _split(name: str, value: Any) -> Any:
 
 
 def _place(asked: ProfileConfig, server: Server, settings: Settings) -> Place:
+    from moe_cap.measure.load.client import Limits  # noqa: PLC0415 measuring needs the worker's extra
     from moe_cap.measure.profile.system import Endpoint, Launched  # noqa: PLC0415 torch loads there
 
     if asked.model_id is None:
