@@ -242,6 +242,14 @@ def test_half_a_host_is_bad_input(moe_cap: Shell) -> None:
     assert "motherboard, dram, ssd" in moe_cap.refused("cost", "--hardware", "a100-pcie-80gb", "--cpu-usd", "100")
 
 
+def test_interest_belongs_to_capital_recovery(moe_cap: Shell) -> None:
+    system = ("cost", "--hardware", "a100-pcie-80gb", "--gpu-usd", "1000")
+    assert "capital_recovery does" in moe_cap.refused(*system, "--annual-rate", "0.08")
+    assert "--annual-rate" in moe_cap.refused(*system, "--method", "capital_recovery")
+    recovery = moe_cap.json(*system, "--method", "capital_recovery", "--annual-rate", "0.08")
+    assert recovery["owner"]["usd_per_hour"] > moe_cap.json(*system)["owner"]["usd_per_hour"]
+
+
 def test_plan_says_what_is_needed_and_what_can_do_it(moe_cap: Shell, config: str) -> None:
     told = moe_cap.json("plan", "--model", config, "--tpot", "0.1", "--hardware", "h100-sxm-80gb")
     step = moe_cap.json("step", config)

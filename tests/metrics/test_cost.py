@@ -275,7 +275,8 @@ def test_electricity_comes_from_a_region_or_is_refused() -> None:
     "wrong",
     [
         lambda: Amortisation(utilisation=0.0), lambda: Amortisation(lifetime_s=-1), lambda: Amortisation(residual=1.1),
-        lambda: Amortisation(annual_rate=-0.1), lambda: TokenRate(0.0), lambda: TokenRate(10.0, 5.0),
+        lambda: Amortisation(annual_rate=-0.1), lambda: Amortisation(annual_rate=0.08),
+        lambda: TokenRate(0.0), lambda: TokenRate(10.0, 5.0),
         lambda: PowerCost(100.0, EnergySource.MEASURED, KWH, pue=0.9),
         lambda: PowerCost(0.0, EnergySource.MEASURED, KWH),
         lambda: PricedPart(PartKind.GPU, 0, KWH), lambda: PricedPart(PartKind.GPU, 1, None), lambda: PurchasePrice(()),

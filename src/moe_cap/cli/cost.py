@@ -42,7 +42,7 @@ Rate = Annotated[float | None, typer.Option("--tokens-per-s", help="Output token
 TotalRate = Annotated[float | None, typer.Option("--total-tokens-per-s", help="Input and output tokens per second.")]
 Years = Annotated[float, typer.Option("--lifetime-years", help="How long it is used.")]
 Method = Annotated[AmortisationMethod, typer.Option(help="How the purchase is spread over that time.")]
-AnnualRate = Annotated[float, typer.Option(help="Interest of capital_recovery, e.g. 0.08.")]
+AnnualRate = Annotated[float | None, typer.Option(help="Interest of capital_recovery, e.g. 0.08.")]
 Residual = Annotated[float, typer.Option(help="Share of the price that is left at the end.")]
 Utilisation = Annotated[float, typer.Option(help="Share of the time in which it serves.")]
 Pue = Annotated[float, typer.Option(help="The site's power over the equipment's.")]
@@ -66,7 +66,7 @@ def run(
     total_tokens_per_s: TotalRate = None,
     lifetime_years: Years = 5.0,
     method: Method = AmortisationMethod.STRAIGHT_LINE,
-    annual_rate: AnnualRate = 0.0,
+    annual_rate: AnnualRate = None,
     residual: Residual = 0.0,
     utilisation: Utilisation = 1.0,
     pue: Pue = 1.0,
@@ -86,7 +86,9 @@ def run(
     """Cost of a system on the paper's, the owner's and the rental basis; they stand side by side and never mix."""
     device = find_device(hardware)
     rate = _rate(tokens_per_s, total_tokens_per_s)
-    amortisation = Amortisation(method, lifetime_years * YEAR_S, residual, utilisation, annual_rate)
+    if method is AmortisationMethod.CAPITAL_RECOVERY and annual_rate is None:
+        raise InvalidInputError(f"--method {method} needs its interest: give --annual-rate, e.g. 0.08")
+    amortisation = Amortisation(method, lifetime_years * YEAR_S, residual, utilisation, annual_rate or 0.0)
     parts = {"cpu": cpu_usd, "motherboard": motherboard_usd, "dram": dram_usd, "ssd": ssd_usd}
 
     def purchase(of: Callable[[Device, int], PurchasePrice]) -> PurchasePrice:

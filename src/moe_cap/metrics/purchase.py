@@ -154,6 +154,11 @@ class Amortisation:
             raise InvalidInputError(f"utilisation: expected a share above 0 up to 1, not {self.utilisation!r}")
         if not (math.isfinite(self.annual_rate) and self.annual_rate >= 0):
             raise InvalidInputError(f"annual_rate: expected 0 or more, not {self.annual_rate!r}")
+        if self.annual_rate and self.method is AmortisationMethod.STRAIGHT_LINE:
+            raise InvalidInputError(
+                f"annual_rate: {self.method} pays no interest, {AmortisationMethod.CAPITAL_RECOVERY} does; choose it, "
+                "or give no rate"
+            )
 
     def usd_per_s(self, purchase_usd: float) -> float:
         """Dollars per second of life, whether it serves or not.
