@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,7 +20,7 @@ import pandas as pd
 import pytest
 
 from moe_cap.cli import COMMANDS, main
-from moe_cap.settings import CHECKOUT
+from moe_cap.settings import CHECKOUT, read_settings
 
 SHIPPED = str(CHECKOUT / "assets" / "cap-tiny-moe")
 CONFIG = {
@@ -109,6 +110,18 @@ def test_unknown_command_and_option_are_bad_input(moe_cap: Shell) -> None:
 def test_bad_setting_is_named(moe_cap: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOE_CAP_LEASE_S", "soon")
     assert "MOE_CAP_LEASE_S" in moe_cap.refused("queue")
+
+
+@pytest.mark.parametrize("port", ["nan", "inf", "80.5", "70000", "-1"])
+def test_a_port_that_is_none_is_named(moe_cap: Shell, monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("MOE_CAP_PORT", port)
+    assert "MOE_CAP_PORT" in moe_cap.refused("queue")
+
+
+def test_a_worker_signs_with_the_name_of_its_machine_unless_it_has_one() -> None:
+    assert read_settings({}).worker_name == socket.gethostname()
+    assert read_settings({"HOSTNAME": "box"}).worker_name == "box"
+    assert read_settings({"HOSTNAME": "box", "MOE_CAP_WORKER_NAME": "gpu-1"}).worker_name == "gpu-1"
 
 
 def test_help_loads_nothing_heavy() -> None:

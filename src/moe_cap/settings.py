@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from math import isfinite
 from pathlib import Path
+from socket import gethostname
 
 from moe_cap.errors import InvalidInputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Top of the checkout (or of the Space), where the embedded stores lie."""
+MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Settings:
         max_attempts: claims of one request before it fails for good.
         poll_s: pause between two looks at the queue, seconds.
         run_limit_s: wall time after which one evaluation is stopped, seconds.
-        worker_name: how this worker signs its leases.
+        worker_name: how this worker signs its leases; the name of this machine where none is given.
         machine: the operator's own prices and power (`hardware.own_figures`); None takes the catalogue's.
         model_token: read-only token for gated models, the only secret that an evaluation is given.
         api_key: what `moe-cap profile` shows to an endpoint; in no record, no log and no command line.
@@ -70,9 +73,16 @@ def _number(environ: Mapping[str, str], name: str, default: float) -> float:
         value = float(text) if text else default
     except ValueError as error:
         raise InvalidInputError(f"{name}={text!r}: give a number") from error
-    if value <= 0:
+    if not (isfinite(value) and value > 0):
         raise InvalidInputError(f"{name}={text!r}: give a number above 0")
     return value
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    port = _number(environ, "MOE_CAP_PORT", 7860.0)
+    if not (port.is_integer() and port <= MAX_PORT):
+        raise InvalidInputError(f"MOE_CAP_PORT={port:g}: give a whole number up to {MAX_PORT}")
+    return int(port)
 
 
 def _store(environ: Mapping[str, str], repo_name: str, folder_name: str, folder: Path) -> str:
@@ -109,7 +119,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         hf_token=environ.get("HF_TOKEN") or None,
         home=Path(environ.get("MOE_CAP_HOME") or CHECKOUT / "data"),
         host=host,
-        port=int(_number(environ, "MOE_CAP_PORT", 7860)),
+        port=_port(environ),
         embedded_worker=_flag(environ, "MOE_CAP_WORKER", default=not on_space),
         allow_folders=_flag(
             environ, "MOE_CAP_ALLOW_FOLDERS", default=is_loopback(host) and not on_space and not on_hub
@@ -118,7 +128,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_attempts=int(_number(environ, "MOE_CAP_MAX_ATTEMPTS", 3)),
         poll_s=_number(environ, "MOE_CAP_POLL_S", 60 if on_hub else 2),
         run_limit_s=_number(environ, "MOE_CAP_RUN_LIMIT_S", 6 * 3600),
-        worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or "worker",
+        worker_name=environ.get("MOE_CAP_WORKER_NAME") or environ.get("HOSTNAME") or gethostname(),
         machine=Path(environ["MOE_CAP_MACHINE"]) if environ.get("MOE_CAP_MACHINE") else None,
         model_token=environ.get("MOE_CAP_MODEL_TOKEN") or None,
         api_key=environ.get("MOE_CAP_API_KEY") or None,
