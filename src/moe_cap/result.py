@@ -20,7 +20,7 @@ from moe_cap.routing import RoutingSource, StepKind
 from moe_cap.submission import Submission
 
 SCHEMA_VERSION = 1
-METRICS_VERSION = 3
+METRICS_VERSION = 4
 
 Text = Annotated[str, Field(min_length=1)]
 

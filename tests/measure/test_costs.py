@@ -29,6 +29,10 @@ def test_other_purchases_name_each_price_with_its_source_and_date() -> None:
     assert f"{device.price_usd.source} ({device.price_usd.as_of})" in str(purchase.note)
 
 
+def test_a_purchase_is_that_of_the_plan_beyond_one_host_too() -> None:
+    assert quantities("h100-sxm-80gb", 16)["purchase_usd"].value == 16 * 38_000 + 2 * 9_180, "as tests/planner has it"
+
+
 def test_without_output_the_hour_keeps_its_price_and_the_token_has_a_reason() -> None:
     serving, silent = quantities("h100-sxm-80gb", 8), quantities("h100-sxm-80gb", 8, rate=None)
     assert set(silent) == set(serving)

@@ -70,6 +70,16 @@ def test_the_papers_basis_takes_the_paper_for_its_own_gpu_and_the_catalogue_for_
     assert paper_purchase(hardware.find_device("h100-pcie-80gb"), 2).usd == 2 * 28_000 + PAPER_HOST_USD
 
 
+@pytest.mark.parametrize(("count", "hosts"), [(8, 1), (9, 2), (16, 2), (64, 8)])
+def test_every_eight_devices_begun_need_a_host(count: int, hosts: int) -> None:
+    for device_id in ("a100-sxm-80gb", "h100-sxm-80gb"):
+        device = hardware.find_device(device_id)
+        for purchase in (paper_purchase(device, count), catalogue_server(device, count)):
+            by_part = purchase.usd_by_part
+            assert by_part["host"] == pytest.approx(hosts * PAPER_HOST_USD, abs=10.0)
+            assert purchase.usd == by_part["gpu"] + by_part["host"]
+
+
 def test_equation_5_sums_gpus_sockets_board_dram_and_ssd() -> None:
     purchase = server(
         gpu=price(19_000),
@@ -111,6 +121,16 @@ def test_parts_of_the_catalogue_can_replace_the_undivided_host() -> None:
     for kind in (PartKind.MOTHERBOARD, PartKind.SSD):
         purchase = purchase.with_part(PricedPart(kind, 1, price(1_000)))
     assert purchase.usd == 8 * 19_000 + 2 * 11_805 + 2048 * 5 + 2_000
+    two_hosts = catalogue_server(
+        hardware.find_device("a100-sxm-80gb"),
+        16,
+        cpu=hardware.find_cpu("epyc-9004"),
+        sockets=2,
+        dram=dram,
+        dram_gb=2048,
+    )
+    counts = {part.kind: part.count for part in two_hosts.parts}
+    assert counts == {PartKind.GPU: 16, PartKind.CPU: 4, PartKind.DRAM: 4096, PartKind.MOTHERBOARD: 2, PartKind.SSD: 2}
 
 
 def test_the_papers_token_cost_by_hand() -> None:

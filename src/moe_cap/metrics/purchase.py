@@ -188,22 +188,31 @@ PAPER_DEVICES = frozenset({"a100-pcie-80gb", "a100-sxm-80gb"})
 PAPER_GPU_USD = 20_730.0
 PAPER_HOST_USD = 9_180.0
 """What is left of the one-GPU server. The paper prints totals, not parts: both numbers are the line through them."""
+DEVICES_PER_HOST = 8
+"""Devices that share one server: as many as in the paper's largest."""
 
 
 def paper_server(num_gpus: int) -> PurchasePrice:
     """The paper's A100-80GB server; with 1, 2, 4 or 8 GPUs its total is the published one, to the dollar.
 
     The split is ours: 20,730 USD per GPU and the rest for the host, 9,180 USD, or 9,190 with eight GPUs, where the
-    published total is 10 USD off the line, the last digit that is printed. Other counts lie on the line.
+    published total is 10 USD off the line, the last digit that is printed. Other counts lie on the line, with a host
+    for every eight GPUs begun.
     """
     gpus = PricedPart(PartKind.GPU, num_gpus, Price(PAPER_GPU_USD, PAPER, PAPER_DATE))
-    host_usd = PAPER_SERVER_USD.get(num_gpus, gpus.usd + PAPER_HOST_USD) - gpus.usd
-    return PurchasePrice((gpus, PricedPart(PartKind.HOST, 1, Price(host_usd, PAPER, PAPER_DATE))))
+    total_usd = PAPER_SERVER_USD.get(num_gpus)
+    host_usd = PAPER_HOST_USD if total_usd is None else total_usd - gpus.usd
+    return PurchasePrice((gpus, _undivided_hosts(hosts_of(num_gpus), host_usd)))
 
 
 def paper_purchase(device: Device, num_devices: int) -> PurchasePrice:
     """The paper basis: its own server for the A100-80GB, else the catalogue's GPU price and the paper's host."""
     return paper_server(num_devices) if device.id in PAPER_DEVICES else catalogue_server(device, num_devices)
+
+
+def hosts_of(num_devices: int, devices_per_host: int = DEVICES_PER_HOST) -> int:
+    """Servers that so many devices stand in."""
+    return math.ceil(num_devices / devices_per_host)
 
 
 def cell_price(cell: Cell) -> Price | None:
@@ -212,27 +221,32 @@ def cell_price(cell: Cell) -> Price | None:
 
 
 def catalogue_server(
-    device: Device, num_devices: int, *, cpu: CpuPart | None = None, sockets: int = 1,
-    dram: DramPart | None = None, dram_gb: float | None = None,
+    device: Device, num_devices: int, *, devices_per_host: int = DEVICES_PER_HOST, cpu: CpuPart | None = None,
+    sockets: int = 1, dram: DramPart | None = None, dram_gb: float | None = None,
 ) -> PurchasePrice:  # fmt: skip
-    """A server with devices of the catalogue at its indicative prices.
+    """Devices of the catalogue at its indicative prices, and a host for every `devices_per_host` of them begun.
 
-    Without a CPU the host is the paper's, undivided; where the device's price is that of a whole computer (a system on
-    a chip, a processor that computes by itself) or a share of a rack, there is no host to add. Board and SSD have no
-    catalogue price: with a CPU they are unknown until given.
+    `sockets` and `dram_gb` are those of one host. Without a CPU a host is the paper's, undivided; where the device's
+    price is that of a whole computer (a system on a chip, a processor that computes by itself) or a share of a rack,
+    there is no host to add. Board and SSD have no catalogue price: with a CPU they are unknown until given.
     """
     gpus = PricedPart(PartKind.GPU, num_devices, *_price_or_reason(device.price_usd))
     if device.kind in WHOLE_COMPUTERS or device.device_class is DeviceClass.RACK:
         return PurchasePrice((gpus,))
+    hosts = hosts_of(num_devices, devices_per_host)
     if cpu is None:
-        return PurchasePrice((gpus, PricedPart(PartKind.HOST, 1, Price(PAPER_HOST_USD, PAPER, PAPER_DATE))))
-    parts = [gpus, PricedPart(PartKind.CPU, sockets, *_price_or_reason(cpu.price_usd))]
+        return PurchasePrice((gpus, _undivided_hosts(hosts, PAPER_HOST_USD)))
+    parts = [gpus, PricedPart(PartKind.CPU, hosts * sockets, *_price_or_reason(cpu.price_usd))]
     if dram is not None and dram_gb is not None:
-        parts.append(PricedPart(PartKind.DRAM, dram_gb, *_price_or_reason(dram.usd_per_gb)))
+        parts.append(PricedPart(PartKind.DRAM, hosts * dram_gb, *_price_or_reason(dram.usd_per_gb)))
     else:
-        parts.append(PricedPart(PartKind.DRAM, 1, None, "no size was given"))
-    unknown = (PricedPart(kind, 1, None, "not in the catalogue") for kind in (PartKind.MOTHERBOARD, PartKind.SSD))
+        parts.append(PricedPart(PartKind.DRAM, hosts, None, "no size was given"))
+    unknown = (PricedPart(kind, hosts, None, "not in the catalogue") for kind in (PartKind.MOTHERBOARD, PartKind.SSD))
     return PurchasePrice((*parts, *unknown))
+
+
+def _undivided_hosts(hosts: int, host_usd: float) -> PricedPart:
+    return PricedPart(PartKind.HOST, hosts, Price(host_usd, PAPER, PAPER_DATE))
 
 
 def _price_or_reason(cell: Cell) -> tuple[Price | None, str | None]:
