@@ -6,10 +6,10 @@ between devices is not counted. So what is found infeasible is infeasible, and w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 
 from moe_cap.architecture import Architecture
 from moe_cap.errors import InvalidInputError, MissingPeakError, MissingPriceError
@@ -17,7 +17,7 @@ from moe_cap.hardware import CpuPart, Device, RentalBasis
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
 from moe_cap.metrics.footprint import footprint
 from moe_cap.metrics.parallelism import Parallelism
-from moe_cap.metrics.purchase import PartKind, PricedPart, catalogue_server
+from moe_cap.metrics.purchase import DEVICES_PER_HOST, catalogue_server, hosts_of
 from moe_cap.planner.demand import memory, planned_step
 from moe_cap.precision import StoragePlan
 
@@ -32,7 +32,7 @@ class Assumptions:
         reachable_flops: share of the dense peak.
         usable_memory: share of a device's memory for weights and cache; 0.9 is vLLM's default.
         counts: numbers of devices that are tried, in this order.
-        devices_per_host: devices that share one server, for its price.
+        devices_per_host: devices that share one server, for its price and its memory's bandwidth.
         host: processor whose memory holds offloaded experts; None leaves its bandwidth out of account.
         sockets: processors of a server.
     """
@@ -41,7 +41,7 @@ class Assumptions:
     reachable_flops: float = 1.0
     usable_memory: float = 0.9
     counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    devices_per_host: int = 8
+    devices_per_host: int = DEVICES_PER_HOST
     host: CpuPart | None = None
     sockets: int = 2
 
@@ -117,12 +117,41 @@ class _Load:
     """What one layout asks, whatever the device."""
 
     parallel: Parallelism
-    count: int
     held_bytes: float
     expert_bytes: float
     activated_expert_bytes: float
     read_bytes: float
     flops: float
+
+    @property
+    def count(self) -> int:
+        """Devices of the layout."""
+        return self.parallel.num_devices
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What is asked of every device: the step in each layout, in the order in which they are tried, and its time."""
+
+    loads: tuple[_Load, ...]
+    compute_dtype: str
+    batch: int
+    tpot_s: float
+    assumed: Assumptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A layout that meets the target: the share of each limit that it uses, and the expert bytes not resident."""
+
+    load: _Load
+    used: Mapping[Limit, float]
+    away: float
+
+    @property
+    def step_share(self) -> float:
+        """Share of the target's time that the step needs."""
+        return max(share for limit, share in self.used.items() if limit is not Limit.MEMORY)
 
 
 def feasible(
@@ -141,23 +170,20 @@ def feasible(
         source_tokens=source_tokens,
     )  # fmt: skip
     flops = step_flops(arch, step).total
-    experts = sum(
-        len(group.rows) * group.moe.num_experts * group.expert_bytes for group in footprint(arch, storage).experts
-    )
-    loads: list[_Load] = []
-    for count in assumed.counts:
-        for parallel in layouts(count, is_moe=bool(arch.moe_blocks)):
-            read = step_bytes(arch, step, storage, parallel)
-            held = memory(
-                arch,
-                storage,
-                batch=batch,
-                context_tokens=context_tokens,
-                parallel=parallel,
-                source_tokens=source_tokens,
-            )
-            loads.append(_Load(parallel, count, held.total_bytes, experts, read.experts, read.total_read, flops))
-    return tuple(_option(device, storage.compute_dtype, loads, tpot_s, batch, assumed) for device in devices)
+    groups = footprint(arch, storage).experts
+    experts = sum(len(group.rows) * group.moe.num_experts * group.expert_bytes for group in groups)
+
+    def load(parallel: Parallelism) -> _Load:
+        read = step_bytes(arch, step, storage, parallel)
+        held = memory(
+            arch, storage, batch=batch, context_tokens=context_tokens, parallel=parallel, source_tokens=source_tokens
+        )
+        return _Load(parallel, held.total_bytes, experts, read.experts, read.total_read, flops)
+
+    is_moe = bool(arch.moe_blocks)
+    loads = tuple(load(parallel) for count in assumed.counts for parallel in layouts(count, is_moe=is_moe))
+    target = _Target(loads, storage.compute_dtype, batch, tpot_s, assumed)
+    return tuple(_option(device, target) for device in devices)
 
 
 def layouts(count: int, *, is_moe: bool) -> Iterator[Parallelism]:
@@ -173,95 +199,70 @@ def layouts(count: int, *, is_moe: bool) -> Iterator[Parallelism]:
             yield Parallelism(tp=8, dp=count // 8, ep=count)
 
 
-def _option(
-    device: Device, compute_dtype: str, loads: list[_Load], tpot_s: float, batch: int, assumed: Assumptions
-) -> Option:
+def _option(device: Device, target: _Target) -> Option:
     def option(resident: Fit | None, offloaded: Fit | None, reason: str | None) -> Option:
         return Option(device.id, device.name, device.device_class.value, resident, offloaded, reason)
 
     if device.memory_bytes.value is None or device.peak_bytes_per_s.value is None:
         return option(None, None, "its memory or bandwidth is not known")
     try:
-        peak_flops = device.peak_flops(compute_dtype)
+        peak_flops = device.peak_flops(target.compute_dtype)
     except MissingPeakError as error:
         return option(None, None, str(error))
-    resident = _fewest(device, peak_flops, loads, tpot_s, assumed, offload=False)
-    offloaded = _fewest(device, peak_flops, loads, tpot_s, assumed, offload=True)
-    if resident or offloaded:
-        held = _fit(device, resident, tpot_s, batch, assumed) if resident else None
-        if offloaded == resident:
-            return option(held, held, None)
-        return option(held, _fit(device, offloaded, tpot_s, batch, assumed) if offloaded else None, None)
-    return option(None, None, f"{max(assumed.counts)} of them are not enough")
+    resident = _fewest(device, peak_flops, target, offload=False)
+    offloaded = _fewest(device, peak_flops, target, offload=True)
+    reason = None if resident or offloaded else f"{max(target.assumed.counts)} of them are not enough"
+    return option(resident, offloaded, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A layout that meets the target: the share of the time that it needs, of each limit, and the bytes offloaded."""
-
-    step_share: float
-    used: Mapping[Limit, float]
-    load: _Load
-    away: float
-
-
-def _fewest(
-    device: Device, peak_flops: float, loads: list[_Load], tpot_s: float, assumed: Assumptions, *, offload: bool
-) -> _Choice | None:
-    best: _Choice | None = None
-    for load in loads:
-        if best is not None and load.count > best.load.count:
-            break
-        found = _used(device, peak_flops, load, tpot_s, assumed, offload=offload)
-        if found is None:
-            continue
-        used, away = found
-        step_share = max(share for limit, share in used.items() if limit is not Limit.MEMORY)
-        if best is None or step_share < best.step_share:
-            best = _Choice(step_share, used, load, away)
-    return best
+def _fewest(device: Device, peak_flops: float, target: _Target, *, offload: bool) -> Fit | None:
+    """The fastest layout of the first number of devices that meets the target."""
+    for _, loads in groupby(target.loads, key=lambda load: load.count):
+        tried = [_choice(device, peak_flops, load, target, offload=offload) for load in loads]
+        if found := [choice for choice in tried if choice is not None]:
+            return _fit(device, min(found, key=lambda choice: choice.step_share), target)
+    return None
 
 
-def _used(
-    device: Device, peak_flops: float, load: _Load, tpot_s: float, assumed: Assumptions, *, offload: bool
-) -> tuple[dict[Limit, float], float] | None:
-    """Share of every limit that a layout uses, and the expert bytes that are not resident; None: it exceeds one."""
-    count, link = load.count, device.host_link_bytes_per_s.value
+def _choice(device: Device, peak_flops: float, load: _Load, target: _Target, *, offload: bool) -> _Choice | None:
+    """What a layout uses of every limit; None: more than there is of one."""
+    assumed, count, link = target.assumed, load.count, device.host_link_bytes_per_s.value
     capacity = count * (device.memory_bytes.value or 0.0) * assumed.usable_memory
     excess = max(load.held_bytes - capacity, 0.0)
     if excess and (not offload or link is None or excess > load.expert_bytes):
         return None
-    budget_s = tpot_s * assumed.reachable_bandwidth
-    bandwidth = load.read_bytes / (count * (device.peak_bytes_per_s.value or 0.0) * budget_s)
-    compute = load.flops / (count * peak_flops * assumed.reachable_flops * tpot_s)
-    if bandwidth > 1 or compute > 1:
-        return None
-    used = {Limit.MEMORY: min(load.held_bytes / capacity, 1.0), Limit.BANDWIDTH: bandwidth, Limit.COMPUTE: compute}
+    budget_s = target.tpot_s * assumed.reachable_bandwidth
+    used = {
+        Limit.MEMORY: min(load.held_bytes / capacity, 1.0),
+        Limit.BANDWIDTH: load.read_bytes / (count * (device.peak_bytes_per_s.value or 0.0) * budget_s),
+        Limit.COMPUTE: load.flops / (count * peak_flops * assumed.reachable_flops * target.tpot_s),
+    }
     if excess and link is not None:
         crossing = excess / load.expert_bytes * load.activated_expert_bytes
         used[Limit.LINK] = crossing / (count * link * budget_s)
         if assumed.host is not None and assumed.host.peak_bytes_per_s.value is not None:
-            sockets = assumed.sockets * math.ceil(count / assumed.devices_per_host)
+            sockets = assumed.sockets * hosts_of(count, assumed.devices_per_host)
             used[Limit.HOST_MEMORY_BANDWIDTH] = crossing / (sockets * assumed.host.peak_bytes_per_s.value * budget_s)
-    return None if max(used.values()) > 1 else (used, excess)
+    return None if max(used.values()) > 1 else _Choice(load, used, excess)
 
 
-def _fit(device: Device, choice: _Choice, tpot_s: float, batch: int, assumed: Assumptions) -> Fit:
-    load, away, used, step_share = choice.load, choice.away, choice.used, choice.step_share
-    count = load.count
+def _fit(device: Device, choice: _Choice, target: _Target) -> Fit:
+    load, away, used = choice.load, choice.away, choice.used
+    count, step_s = load.count, choice.step_share * target.tpot_s
     unknown: dict[str, str] = {}
     for name, cell in (("power_w", device.tdp_w), ("all_in_power_w", device.all_in_power_w)):
         if cell.value is None:
             unknown[name] = str(cell.note)
     try:
-        purchase_usd: float | None = _purchase_usd(device, count, assumed.devices_per_host)
+        purchase = catalogue_server(device, count, devices_per_host=target.assumed.devices_per_host)
+        purchase_usd: float | None = purchase.usd
     except MissingPriceError as error:
         purchase_usd, unknown["purchase_usd"] = None, str(error)
     return Fit(
         count=count,
         parallel=load.parallel,
-        step_s=step_share * tpot_s,
-        tokens_per_s=batch / (step_share * tpot_s),
+        step_s=step_s,
+        tokens_per_s=target.batch / step_s,
         used=used,
         limit=max(used.keys() - {Limit.MEMORY} if away else used, key=used.__getitem__),
         memory_bytes_per_device=(load.held_bytes - away) / count,
@@ -273,14 +274,6 @@ def _fit(device: Device, choice: _Choice, tpot_s: float, batch: int, assumed: As
         rental_usd_per_hour=_rental(device, count),
         unknown=unknown,
     )
-
-
-def _purchase_usd(device: Device, count: int, devices_per_host: int) -> float:
-    purchase = catalogue_server(device, count)
-    for part in purchase.parts:
-        if part.kind is PartKind.HOST:
-            purchase = purchase.with_part(PricedPart(part.kind, math.ceil(count / devices_per_host), part.price))
-    return purchase.usd
 
 
 def _rental(device: Device, count: int) -> dict[str, float]:
