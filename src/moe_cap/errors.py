@@ -107,7 +107,7 @@ class DenseModelError(InvalidInputError):
 
 
 class TraceError(InvalidInputError):
-    """A routing trace broke an invariant of reference section 4 in docs/metrics.md."""
+    """A routing trace broke an invariant of docs/metrics.md, "Routing"."""
 
 
 class ResultError(InvalidInputError):

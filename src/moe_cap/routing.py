@@ -231,7 +231,7 @@ def expert_histogram(ids: Ids, num_experts: int) -> NDArray[np.int64]:
 
 
 def check_routing(ids: Ids, *, num_experts: int, top_k: int, num_layers: int | None = None) -> None:
-    """Check the ids of one step against every invariant of docs/metrics.md, section 4.
+    """Check the ids of one step against every invariant of docs/metrics.md, "Routing".
 
     Args:
         ids: [tokens, MoE layers, top_k].

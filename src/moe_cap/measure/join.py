@@ -61,7 +61,7 @@ def _ids_of(members: Members, rows: Mapping[str, RoutingRows]) -> NDArray[np.int
 
 
 def check_rows(rows: Sequence[RoutingRows], arch: Architecture) -> None:
-    """Every invariant of docs/metrics.md section 4 on a whole trace.
+    """Every invariant of docs/metrics.md, "Routing", on a whole trace.
 
     Raises:
         InvalidRunError: one is broken, so nothing of this run is published.

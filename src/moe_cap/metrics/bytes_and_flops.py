@@ -1,4 +1,4 @@
-"""Bytes and FLOPs of any step, by part (docs/metrics.md, sections 2 and 3)."""
+"""Bytes and FLOPs of any step, by part (docs/metrics.md, "Bytes of a step" and "FLOPs of a step")."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def paper_cost(
 def owner_cost(
     purchase: PurchasePrice, amortisation: Amortisation, power: PowerCost, rate: TokenRate | None = None
 ) -> CostBreakdown:
-    """What it costs whoever bought it (docs/metrics.md, section 6).
+    """What it costs whoever bought it (docs/metrics.md, "Cost").
 
     Raises:
         MissingPriceError: the price of a part is not known.

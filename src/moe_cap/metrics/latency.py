@@ -1,4 +1,4 @@
-"""Latency and throughput from the raw events of requests, on the client's clock (docs/metrics.md, section 5).
+"""Latency and throughput from the raw events of requests, on the client's clock (docs/metrics.md, "Latency").
 
 Times are seconds on one monotonic clock. Request latency is what a client saw; the time of an engine's step is another
 thing.

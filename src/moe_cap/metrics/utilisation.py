@@ -1,4 +1,4 @@
-"""S-MBU, S-MFU and their vanilla forms: ratios of sums over many steps (docs/metrics.md, section 3)."""
+"""S-MBU, S-MFU and their vanilla forms: ratios of sums over many steps (docs/metrics.md, "Utilisations")."""
 
 from __future__ import annotations
 
