@@ -195,11 +195,6 @@ class TestResultsOnHub(ResultsContract):
         loaded = datasets.load_dataset(store.repo_id, split="train", cache_dir=str(tmp_path), token="hf_alice")
         assert loaded["model"] == ["a", "b"]
 
-    def test_record_has_a_page(self, results: ResultStore, store: HubStore, hub: Server) -> None:
-        results.publish(b"1", result_id=ID, year_month="2026-11")
-        page = f"{hub.url}/datasets/{store.repo_id}/blob/main/runs/2026-11/ab/{ID}.json"
-        assert (results.url(ID), results.url(OTHER)) == (page, None)
-
 
 def test_card_that_ships_is_the_one_that_new_stores_get() -> None:
     assert (ROOT / "eval-results" / "README.md").read_bytes() == read_card()

@@ -117,11 +117,6 @@ class ResultStore:
         """
         return iter(view(self._store, self._read_all))
 
-    def url(self, result_id: str) -> str | None:
-        """Return the page of a record on the Hub; None in a folder, or if it is not published here."""
-        place = view(self._store, self._places).get(result_id)
-        return None if place is None else self._store.url(place[0])
-
     def revision(self) -> str:
         """Return what changes whenever anything in the store did."""
         return self._store.head()

@@ -15,10 +15,9 @@ from transformers.modeling_outputs import MoEModelOutput
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.architecture.encoder_decoder import DecoderAttention, EncoderAttention
 from moe_cap.architecture.reach import both_sides
-from moe_cap.errors import InvalidInputError, TraceError
+from moe_cap.errors import TraceError
 from moe_cap.metrics.bytes_and_flops import step_bytes, step_flops
-from moe_cap.metrics.parallelism import Parallelism
-from moe_cap.metrics.residency import cache_bytes, device_bytes
+from moe_cap.metrics.residency import cache_bytes
 from moe_cap.planner import requirement
 from moe_cap.precision import stored_bytes, uniform_storage
 from moe_cap.routing import decode_step, encoder_step, prefill_step, with_all_experts, with_uniform_routing
@@ -89,15 +88,6 @@ def test_the_two_passes_with_all_experts_read_every_weight_once(name: str) -> No
     encoded = step_bytes(encoder, with_all_experts(encoder_step((SOURCE,)), encoder), BF16)
     rows = decoded.embedding + encoded.embedding
     assert decoded.weights_read + encoded.weights_read - rows == stored_bytes(arch, BF16)
-
-
-@pytest.mark.parametrize("name", TWO_STACKS)
-def test_shards_of_both_stacks_sum_to_the_whole(name: str) -> None:
-    arch = parse_config(TWO_STACKS[name])
-    (whole,) = device_bytes(arch, BF16, Parallelism())
-    assert whole.total == stored_bytes(arch, BF16)
-    with pytest.raises(InvalidInputError, match="pp_size"):
-        device_bytes(arch, BF16, Parallelism(pp=2))
 
 
 def test_a_source_is_asked_for_where_there_is_an_encoder_and_refused_elsewhere() -> None:

@@ -159,8 +159,6 @@ def test_missing_peak_is_an_error_and_says_what_there_is() -> None:
 
 
 def test_missing_price_is_an_error_and_says_why() -> None:
-    with pytest.raises(MissingPriceError, match="for rent only"):
-        hardware.find_device("tpu-v5e").purchase_price()
     with pytest.raises(MissingPriceError, match="owner_cost, reserved"):
         hardware.find_device("b300-sxm-288gb").rental_price(RentalBasis.SPOT)
 

@@ -15,7 +15,7 @@ def test_own_figures_take_the_place_of_the_catalogues(tmp_path: Path) -> None:
     path = tmp_path / "machine.yaml"
     path.write_text(WHOLE)
     device = read_own_figures(path).onto(find_device("h100-sxm-80gb"))
-    assert device.purchase_price() == 700
+    assert device.price_usd.value == 700
     assert device.tdp_w.value == 45
     assert device.rental_price(RentalBasis.ON_DEMAND).usd_per_hour == 0.1
     assert {device.price_usd.source, device.tdp_w.source} == {"invoice 17"}

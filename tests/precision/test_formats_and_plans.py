@@ -167,7 +167,7 @@ def test_a_damaged_file_is_a_named_error(content: bytes, tmp_path: Path) -> None
 def test_a_file_that_was_cut_off_behind_its_header_is_a_named_error(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
     whole = struct.pack("<Q", len(header)) + header + bytes(16)
-    assert read_checkpoint(damaged(tmp_path, whole)).bytes_by_dtype() == {"F32": 16}
+    assert read_checkpoint(damaged(tmp_path, whole)).num_bytes == 16
     with pytest.raises(ConfigError, match="cut off"):
         read_checkpoint(damaged(tmp_path, whole[:-1]))
 

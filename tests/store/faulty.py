@@ -13,7 +13,7 @@ class FaultyStore:
     def __init__(self, store: Store, rng: Random) -> None:
         self._store, self._rng = store, rng
         self.heartbeat_s, self.parallel_reads = store.heartbeat_s, store.parallel_reads
-        self.head, self.list, self.read, self.url = store.head, store.list, store.read, store.url
+        self.head, self.list, self.read = store.head, store.list, store.read
         self.check_writable = store.check_writable
         self.faults: list[str] = []
 

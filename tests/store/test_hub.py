@@ -16,7 +16,7 @@ from moe_cap.errors import (
     StoreAccessError,
     StoreError,
 )
-from moe_cap.store import HubStore, hub_answers, open_store
+from moe_cap.store import FolderStore, HubStore, hub_answers, open_store
 from moe_cap.store.base import blob_id, read_many
 from moe_cap.store.blobs import BlobCache
 from tests.hub.app import Server
@@ -317,16 +317,11 @@ def test_blob_cache_gives_only_what_it_was_given(tmp_path: Path) -> None:
     assert cache.get(blob_id(b"x")) == b"x"
 
 
-def test_page_of_a_file(hub_stores: Stores, hub: Server) -> None:
-    store = hub_stores()
-    assert store.url("runs/a b.json") == f"{hub.url}/datasets/{store.repo_id}/blob/main/runs/a%20b.json"
-
-
 def test_spec_names_the_store(hub_client: None, tmp_path: Path) -> None:
     store = open_store("hub://lab/queue")
     assert isinstance(store, HubStore)
     assert (store.repo_id, store.heartbeat_s) == ("lab/queue", 600.0)
-    assert open_store(tmp_path).url("x") is None
+    assert isinstance(open_store(tmp_path), FolderStore)
     for name in ("queue", "lab/queue.git", "lab/a..b"):
         with pytest.raises(InvalidInputError, match=name):
             open_store(f"hub://{name}")

@@ -13,7 +13,6 @@ from moe_cap.hardware.catalogue import (
     all_storage,
     find_cpu,
     find_device,
-    find_link,
     find_region,
     identify_device,
 )
@@ -62,7 +61,6 @@ __all__ = [
     "detect_machine",
     "find_cpu",
     "find_device",
-    "find_link",
     "find_region",
     "identify_device",
     "probed_device",

@@ -179,15 +179,6 @@ def find_cpu(cpu_id: str) -> CpuPart:
     return _find(_catalogue().cpus, cpu_id, "host processor")
 
 
-def find_link(link_id: str) -> Link:
-    """The interconnect of this id, e.g. `nvlink4`.
-
-    Raises:
-        UnknownHardwareError: no such link; the message names the nearest ids.
-    """
-    return _find(_catalogue().links, link_id, "link")
-
-
 def find_region(region_id: str) -> Region:
     """The electricity region of this id, e.g. `us-virginia`.
 

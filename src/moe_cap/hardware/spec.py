@@ -156,16 +156,6 @@ class Device:
         hint = "" if compute_dtype in COMPUTE_DTYPES else "; name the dtype that the activations are multiplied in"
         raise MissingPeakError(f"{self.id} has no {compute_dtype} peak (it has: {has}){hint}")
 
-    def purchase_price(self) -> float:
-        """Indicative price of one, USD.
-
-        Raises:
-            MissingPriceError: no price is published; the message says why.
-        """
-        if self.price_usd.value is None:
-            raise MissingPriceError(f"{self.id} has no purchase price: {self.price_usd.note}; give one")
-        return self.price_usd.value
-
     def rental_price(self, basis: RentalBasis) -> RentalPrice:
         """The newest hourly price on this basis.
 

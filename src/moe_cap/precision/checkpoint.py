@@ -40,13 +40,6 @@ class Checkpoint:
         """Bytes of all tensors, headers not included."""
         return sum(tensor.num_bytes for tensor in self.tensors.values())
 
-    def bytes_by_dtype(self) -> dict[str, int]:
-        """Bytes of all tensors of each dtype."""
-        totals: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            totals[tensor.dtype] = totals.get(tensor.dtype, 0) + tensor.num_bytes
-        return totals
-
 
 def _tensor(file: Path, name: str, entry: Any) -> StoredTensor:
     try:

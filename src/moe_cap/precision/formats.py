@@ -46,11 +46,6 @@ class WeightFormat:
             bits += math.ceil(groups / self.nested_group) * self.nested_bits if self.nested_group else 0
         return -(-bits // 8)
 
-    @property
-    def is_plain(self) -> bool:
-        """One value, one number: no scales."""
-        return self.group is None and not self.constant_bits
-
 
 FP32, BF16, FP16 = WeightFormat("fp32", 32), WeightFormat("bf16", 16), WeightFormat("fp16", 16)
 FP8_PLAIN, INT8_PLAIN = WeightFormat("fp8", 8), WeightFormat("int8", 8)

@@ -79,9 +79,6 @@ class Store(Protocol):
             StoreError: this store, this user or this token may not be written to; the message says what to do.
         """
 
-    def url(self, path: str) -> str | None:
-        """Return the address under which a person can look at `path` in a browser; None where there is none."""
-
 
 def blob_id(data: bytes) -> str:
     """Return git's object id of `data` as a blob: sha1 over "blob", its size, NUL and the bytes, 40 hex digits.

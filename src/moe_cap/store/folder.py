@@ -103,10 +103,6 @@ class FolderStore:
             raise StoreError(f"{self.root} cannot be written: look at its permissions")
         self.head()
 
-    def url(self, path: str) -> str | None:
-        """Return None: a page must not point into the machine that serves it."""
-        return None
-
     def _at(self, rev: str) -> dict[str, str]:
         if rev not in self._revisions and rev != self.head():
             raise ConflictError(f"{self.root} has moved on from {rev}")

@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, cached_assets_path, hf_hub_url
@@ -143,10 +142,6 @@ class HubStore:
         """Take the first step of a commit, which the Hub allows to who may write; it creates the repository too."""
         self.head()
         self._prepare([CommitOperationAdd("README.md", b"-")])
-
-    def url(self, path: str) -> str | None:
-        """Return the page of `path` on the Hub."""
-        return f"{self._api.endpoint}/datasets/{self.repo_id}/blob/{BRANCH}/{quote(path)}"
 
     def _look(self) -> str | None:
         _bound_waiting()

@@ -54,10 +54,6 @@ class MemoryStore:
     def check_writable(self) -> None:
         """Memory can always be written."""
 
-    def url(self, path: str) -> str | None:
-        """Return None: there is no page."""
-        return None
-
     def _at(self, rev: str) -> dict[str, bytes]:
         try:
             return self._history[rev]
