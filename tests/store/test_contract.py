@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from moe_cap.store import FolderStore, HubStore, MemoryStore
+from tests.hub.app import Server
+from tests.hub.fixtures import Remote
 
 from .contract import Open, StoreContract
 
@@ -27,3 +29,16 @@ class TestHubStore(StoreContract):
     @pytest.fixture
     def open_again(self, hub_stores: Callable[[], HubStore]) -> Open:
         return hub_stores
+
+
+class TestHubStoreThatIsNotMadeYet(StoreContract):
+    @pytest.fixture
+    def open_again(self, hub: Server, remote: Remote, tmp_path: Path) -> Open:
+        name, blobs = remote.new_name("unmade"), tmp_path / "blobs"
+        return lambda: HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=blobs, heartbeat_s=2.0)
+
+    def test_looking_whether_it_can_be_written_changes_nothing(self, open_again: Open) -> None:
+        """Nothing of the tree; the repository is there then."""
+        store = open_again()
+        store.check_writable()
+        assert store.list("", store.head()) == {}

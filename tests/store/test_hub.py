@@ -12,10 +12,13 @@ from moe_cap.errors import (
     BusyError,
     ConflictError,
     InvalidInputError,
+    NotFoundError,
     OutcomeUnknownError,
     StoreAccessError,
     StoreError,
 )
+from moe_cap.queue import Queue
+from moe_cap.results import ResultStore
 from moe_cap.store import FolderStore, HubStore, hub_answers, open_store
 from moe_cap.store.base import blob_id, read_many
 from moe_cap.store.blobs import BlobCache
@@ -225,10 +228,51 @@ def test_trap_4_ignored_file_is_refused_before_anything_is_removed(hub: Server, 
     assert set(store.list("", store.head())) == {"pending/x.json"}
 
 
-def test_missing_repository_is_created(hub: Server, remote: Remote, tmp_path: Path) -> None:
-    store = HubStore(remote.new_name("made"), token="hf_alice", endpoint=hub.url, cache_folder=tmp_path)
-    assert store.list("", store.head()) == {}
+def test_reading_a_missing_repository_finds_it_empty_and_makes_none(
+    hub: Server, remote: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = remote.new_name("typo")
+    store = HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=tmp_path)
+    queue, results = Queue(store), ResultStore(store)
+    assert (queue.requests(), queue.claim("worker"), list(results.read_all())) == ([], None, [])
+    with pytest.raises(NotFoundError):
+        store.read("x", store.head())
+    assert ("dataset", name) not in hub.hub.repos
+    assert [record.getMessage() for record in caplog.records if name in record.getMessage()] == [
+        f"there is no dataset {name} that this token may see: the first write creates it"
+    ], "told once"
+    assert requests(hub, "/whoami-v2") == 1, "the Hub limits it strictly"
+
+
+def test_first_write_makes_the_repository(hub: Server, remote: Remote, tmp_path: Path) -> None:
+    name = remote.new_name("made")
+    store = HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=tmp_path)
     assert store.read("x", put(store, "x", b"1")) == b"1"
+    assert ("dataset", name) in hub.hub.repos
+
+
+def test_looking_whether_a_missing_repository_can_be_written_makes_it(
+    hub: Server, remote: Remote, tmp_path: Path
+) -> None:
+    name = remote.new_name("asked")
+    HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=tmp_path).check_writable()
+    assert ("dataset", name) in hub.hub.repos
+
+
+def test_repository_that_is_gone_is_not_an_empty_one(hub: Server, hub_stores: Stores) -> None:
+    store = hub_stores()
+    put(store, "x", b"1")
+    HfApi(endpoint=hub.url, token="hf_alice").delete_repo(store.repo_id, repo_type="dataset")
+    with pytest.raises(StoreAccessError, match="is gone"):
+        store.head()
+
+
+def test_repository_that_another_account_would_have_to_make_is_named_at_the_first_write(
+    hub: Server, tmp_path: Path
+) -> None:
+    store = HubStore("elsewhere/nowhere", token="hf_alice", endpoint=hub.url, cache_folder=tmp_path)
+    with pytest.raises(StoreAccessError, match="Create it on"):
+        put(store, "x", b"1")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -21,6 +22,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, cached_assets_path, hf_hub_url
 from huggingface_hub.errors import (
     HFValidationError,
+    LocalTokenNotFoundError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -40,8 +42,12 @@ from moe_cap.store.base import blob_id, check_change, check_prefix
 from moe_cap.store.blobs import BlobCache, has_content_id
 from moe_cap.store.hub_answers import asking, committing
 
+log = logging.getLogger(__name__)
+
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 BRANCH = "main"
+NOT_MADE = "none"
+"""The revision of a repository that is not there yet: empty, and the first commit makes it."""
 REMEMBERED_LISTINGS = 8
 LAG_COMMITS = 50
 """How far the head that the Hub shows may lie behind our own last commit."""
@@ -51,7 +57,7 @@ ANSWER_TIMEOUT_S = 70.0
 
 
 class HubStore:
-    """A Store over the `main` branch of one dataset repository, which is created when it is missing."""
+    """A Store over the `main` branch of one dataset repository, which the first write creates when it is missing."""
 
     parallel_reads = 8
 
@@ -86,12 +92,14 @@ class HubStore:
         self._blobs = BlobCache(cache_folder or cached_assets_path("moe-cap", namespace="blobs"))
         self._listings: OrderedDict[tuple[str, str], dict[str, str]] = OrderedDict()
         self._newest: str | None = None
+        self._was_missed = False
         self._lock = threading.Lock()
 
     def head(self) -> str:
-        """Return the newest commit, creating the repository if there is none."""
+        """Return the newest commit; where there is no repository yet, what stands for that: reading creates none."""
         before = self._newest
-        seen = self._look() or self._create()
+        if (seen := self._look()) is None:
+            return self._missed()
         if before is not None and seen != before and seen in self._ancestors(before):
             seen = before
         with self._lock:
@@ -102,6 +110,8 @@ class HubStore:
     def list(self, prefix: str, rev: str) -> dict[str, str]:
         """Return path to content id below `prefix` at `rev`: git blob id, for large files their sha256."""
         check_prefix(prefix)
+        if rev == NOT_MADE:
+            return {}
         known = self._listings.get((rev, ""), self._listings.get((rev, prefix)))
         if known is None:
             known = self._fetch_listing(prefix, rev)
@@ -114,7 +124,7 @@ class HubStore:
     def read(self, path: str, rev: str) -> bytes:
         """Return the bytes of `path` at `rev`, over the network only if this content was never fetched before."""
         listing = self._listings.get((rev, ""))
-        if listing is not None and path not in listing:
+        if rev == NOT_MADE or (listing is not None and path not in listing):
             raise NotFoundError(f"{path} is not in {self.repo_id} at {rev}")
         content_id = listing[path] if listing is not None else None
         if content_id is not None and (data := self._blobs.get(content_id)) is not None:
@@ -130,6 +140,8 @@ class HubStore:
         check_change(puts, deletes)
         if deletes and (missing := set(deletes) - self.list("", parent).keys()):
             raise NotFoundError(f"cannot be removed, not there: {', '.join(sorted(missing))}")
+        if parent == NOT_MADE:
+            parent = self._first_parent()
         additions = [CommitOperationAdd(path, data) for path, data in puts.items()]
         self._prepare(additions)
         unchanged = all(addition._remote_oid == addition._local_oid for addition in additions)
@@ -140,7 +152,8 @@ class HubStore:
 
     def check_writable(self) -> None:
         """Take the first step of a commit, which the Hub allows to who may write; it creates the repository too."""
-        self.head()
+        if self.head() == NOT_MADE:
+            self._create()
         self._prepare([CommitOperationAdd("README.md", b"-")])
 
     def _look(self) -> str | None:
@@ -154,18 +167,47 @@ class HubStore:
                 return None
         return str(info.sha)
 
+    def _missed(self) -> str:
+        """What stands for the head of a repository to be made; refused where it was there, or cannot be made."""
+        if self._newest is not None:
+            raise StoreAccessError(f"The dataset {self.repo_id} is gone, or this token may not read it any more.")
+        if self._may_only_read():
+            raise self._out_of_reach()
+        if not self._was_missed:
+            self._was_missed = True
+            log.warning("there is no dataset %s that this token may see: the first write creates it", self.repo_id)
+        return NOT_MADE
+
+    def _may_only_read(self) -> bool:
+        with asking(f"asking what this token may do with {self.repo_id}"):
+            try:
+                return bool(self._api.whoami(cache=True)["auth"].get("accessToken", {}).get("role") == "read")
+            except LocalTokenNotFoundError:
+                return True
+
+    def _out_of_reach(self) -> StoreAccessError:
+        return StoreAccessError(
+            f"There is no dataset {self.repo_id} that this token may read, and it may not create one. "
+            f"Create it on {self._api.endpoint}/new-dataset, or set HF_TOKEN to a token with write access."
+        )
+
     def _create(self) -> str:
+        """Make the repository, if nobody else did meanwhile; its head."""
         try:
             with asking(f"creating {self.repo_id}"):
                 self._api.create_repo(self.repo_id, repo_type="dataset", exist_ok=True)
         except StoreAccessError as error:
-            raise StoreAccessError(
-                f"There is no dataset {self.repo_id} that this token may read, and it may not create one. "
-                f"Create it on {self._api.endpoint}/new-dataset, or set HF_TOKEN to a token with write access."
-            ) from error
+            raise self._out_of_reach() from error
         if (seen := self._look()) is None:
             raise StoreAccessError(f"The dataset {self.repo_id} exists, but this token may not read it.")
         return seen
+
+    def _first_parent(self) -> str:
+        """The commit that a repository begins with; what the Hub itself puts there is hidden."""
+        parent = self._create()
+        if self.list("", parent):
+            raise ConflictError(f"{self.repo_id} was made meanwhile and is at {parent}")
+        return parent
 
     def _ancestors(self, rev: str) -> frozenset[str]:
         """Return the commits just below `rev`; none if the Hub does not know `rev` any more (squashed history)."""
