@@ -163,6 +163,7 @@ def test_what_the_kernel_does_not_say_is_unknown() -> None:
     assert (cpu.threads, cpu.model, cpu.sockets, cpu.cores) == (2, None, None, None)
     assert parse_cpuinfo("").threads is None
     assert parse_meminfo("nothing: 1") is None
+    assert parse_meminfo("MemTotal: 9 kB\nMemAvailable: 5 kB\n", "MemAvailable") == 5 * 1024
 
 
 def test_pci_ids_and_names_lead_back_to_their_device() -> None:

@@ -248,11 +248,11 @@ def parse_cpuinfo(text: str) -> Cpu:
     )
 
 
-def parse_meminfo(text: str) -> int | None:
-    """Bytes of main memory from the text of /proc/meminfo."""
+def parse_meminfo(text: str, entry: str = "MemTotal") -> int | None:
+    """Bytes of main memory, or of another entry, from the text of /proc/meminfo."""
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key == "MemTotal":
+        if key == entry:
             return int(value.split()[0]) * 1024
     return None
 

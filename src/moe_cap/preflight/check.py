@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from moe_cap.architecture import Architecture, parse_config
 from moe_cap.errors import InvalidInputError, SubmissionError, UnknownHardwareError
 from moe_cap.hardware import Device, Machine, detect_machine, find_device
+from moe_cap.hardware.detect import CPU_PROBED
 from moe_cap.offerings import ENGINES, TASKS, listed_engines
 from moe_cap.precision import StoragePlan, parse_quantization, read_quantization, refuse_conversion, storage_of
 from moe_cap.preflight.duration import estimate_s, read_peaks
@@ -19,7 +20,6 @@ from moe_cap.settings import Settings
 from moe_cap.submission import Submission
 
 GB = 1e9
-CPU_PROBED = "cpu-probed"
 
 
 class Problem(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from moe_cap.architecture import Architecture
 from moe_cap.errors import UnknownHardwareError
 from moe_cap.hardware import Machine, find_device
+from moe_cap.hardware.detect import parse_meminfo
 from moe_cap.precision import StoragePlan, stored_bytes
 from moe_cap.submission import Submission
 
@@ -79,7 +80,6 @@ def room_for(submission: Submission, machine: Machine, *, proc: Path = Path("/pr
 def _available_bytes(proc: Path) -> float | None:
     """MemAvailable of the kernel, which counts what it can take back from caches."""
     try:
-        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        return parse_meminfo((proc / "meminfo").read_text(encoding="ascii"), "MemAvailable")
     except OSError:
         return None
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -9,10 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from moe_cap.web.pages import render
-from moe_cap.web.radar import BASES, axes_on, draw_rows
+from moe_cap.web.radar import BASES, MAX_SHAPES, axes_on, draw_rows
 from moe_cap.web.style import GRID_LIBRARY, static_url
-
-MAX_SELECTED = 5
 
 
 def build_leaderboard() -> gr.HTML:
@@ -30,4 +28,4 @@ def build_leaderboard() -> gr.HTML:
 def render_radar(table: pd.DataFrame, rows: Sequence[str], cost: str, more: Sequence[str]) -> Markup:
     """The radar panel of these rows; an unknown basis of cost is the first one, unknown axes are left out."""
     basis = BASES.get(cost, next(iter(BASES.values())))
-    return draw_rows(table, rows[:MAX_SELECTED], axes_on(basis, more))
+    return draw_rows(table, rows[:MAX_SHAPES], axes_on(basis, more))

@@ -21,6 +21,8 @@ BASES = {"purchase": Basis.PAPER, "owner": Basis.OWNER, "rental": Basis.RENTAL}
 _ALWAYS = {axis for basis in Basis for axis in cap_axes(basis)}
 MORE_AXES = tuple(name for name, scale in SCALES.items() if name not in _ALWAYS and not scale.unit.startswith("USD"))
 """What may stand beside cost, accuracy and performance; never a second cost."""
+MAX_SHAPES = 5
+"""The style sheet has as many colours, and the grid lets nobody select more."""
 RADIUS = 100.0
 RINGS = (0.25, 0.5, 0.75, 1.0)
 OVERLAP = 0.06

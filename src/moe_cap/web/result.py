@@ -18,7 +18,7 @@ from moe_cap.result import Point, Result
 from moe_cap.routing import RoutingSource
 from moe_cap.web.charts import Curve, HeatMap, draw_distinct_experts, draw_heat_map
 from moe_cap.web.pages import render
-from moe_cap.web.radar import axes_on, draw, shapes_of
+from moe_cap.web.radar import MAX_SHAPES, axes_on, draw, shapes_of
 
 SOURCES = {
     "measured": "read from a clock or a counter",
@@ -36,7 +36,6 @@ TILES = (
     "output_tokens_per_s", "tpot_s_p50", "ttft_s_p50", "decode_s_mbu", "decode_s_mfu", "purchase_usd",
     "usd_per_million_output_tokens_owner", "j_per_output_token",
 )  # fmt: skip
-MAX_SHAPES = 5
 _ABSENT: tuple[JsonValue, ...] = (None, {}, [], "")
 PARALLEL = {"tensor_parallel", "expert_parallel", "data_parallel", "pipeline_parallel"}
 
