@@ -36,9 +36,3 @@ class TestHubStoreThatIsNotMadeYet(StoreContract):
     def open_again(self, hub: Server, remote: Remote, tmp_path: Path) -> Open:
         name, blobs = remote.new_name("unmade"), tmp_path / "blobs"
         return lambda: HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=blobs, heartbeat_s=2.0)
-
-    def test_looking_whether_it_can_be_written_changes_nothing(self, open_again: Open) -> None:
-        """Nothing of the tree; the repository is there then."""
-        store = open_again()
-        store.check_writable()
-        assert store.list("", store.head()) == {}

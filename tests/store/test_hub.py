@@ -251,12 +251,15 @@ def test_first_write_makes_the_repository(hub: Server, remote: Remote, tmp_path:
     assert ("dataset", name) in hub.hub.repos
 
 
-def test_looking_whether_a_missing_repository_can_be_written_makes_it(
+def test_looking_whether_a_missing_repository_can_be_written_makes_none(
     hub: Server, remote: Remote, tmp_path: Path
 ) -> None:
     name = remote.new_name("asked")
     HubStore(name, token="hf_alice", endpoint=hub.url, cache_folder=tmp_path).check_writable()
-    assert ("dataset", name) in hub.hub.repos
+    assert ("dataset", name) not in hub.hub.repos
+    for repo_id, token in ((name, "hf_bob"), ("elsewhere/asked", "hf_alice")):
+        with pytest.raises(StoreAccessError, match="Create it on"):
+            HubStore(repo_id, token=token, endpoint=hub.url, cache_folder=tmp_path).check_writable()
 
 
 def test_repository_that_is_gone_is_not_an_empty_one(hub: Server, hub_stores: Stores) -> None:
@@ -267,10 +270,12 @@ def test_repository_that_is_gone_is_not_an_empty_one(hub: Server, hub_stores: St
         store.head()
 
 
-def test_repository_that_another_account_would_have_to_make_is_named_at_the_first_write(
+def test_a_fine_grained_token_that_may_not_make_the_repository_is_told_at_the_first_write(
     hub: Server, tmp_path: Path
 ) -> None:
-    store = HubStore("elsewhere/nowhere", token="hf_alice", endpoint=hub.url, cache_folder=tmp_path)
+    hub.hub.add_user("carol", "hf_carol", role="fineGrained", orgs=["lab"])
+    store = HubStore("lab/nowhere", token="hf_carol", endpoint=hub.url, cache_folder=tmp_path)
+    assert store.list("", store.head()) == {}
     with pytest.raises(StoreAccessError, match="Create it on"):
         put(store, "x", b"1")
 

@@ -151,10 +151,9 @@ class HubStore:
         return rev
 
     def check_writable(self) -> None:
-        """Take the first step of a commit, which the Hub allows to who may write; it creates the repository too."""
-        if self.head() == NOT_MADE:
-            self._create()
-        self._prepare([CommitOperationAdd("README.md", b"-")])
+        """Take the first step of a commit, which the Hub allows to who may write; a missing repository is not made."""
+        if self.head() != NOT_MADE:
+            self._prepare([CommitOperationAdd("README.md", b"-")])
 
     def _look(self) -> str | None:
         _bound_waiting()
@@ -171,19 +170,24 @@ class HubStore:
         """What stands for the head of a repository to be made; refused where it was there, or cannot be made."""
         if self._newest is not None:
             raise StoreAccessError(f"The dataset {self.repo_id} is gone, or this token may not read it any more.")
-        if self._may_only_read():
+        if not self._can_make():
             raise self._out_of_reach()
         if not self._was_missed:
             self._was_missed = True
             log.warning("there is no dataset %s that this token may see: the first write creates it", self.repo_id)
         return NOT_MADE
 
-    def _may_only_read(self) -> bool:
-        with asking(f"asking what this token may do with {self.repo_id}"):
+    def _can_make(self) -> bool:
+        """Whether this token may create the repository; of a fine-grained one the Hub does not tell before."""
+        with asking(f"asking whose token this is, for {self.repo_id}"):
             try:
-                return bool(self._api.whoami(cache=True)["auth"].get("accessToken", {}).get("role") == "read")
+                login = self._api.whoami(cache=True)
             except LocalTokenNotFoundError:
-                return True
+                return False
+        role = login["auth"].get("accessToken", {}).get("role")
+        names = {str(owner["name"]).lower() for owner in (login, *login.get("orgs", ()))}
+        is_own = self.repo_id.partition("/")[0].lower() in names
+        return role != "read" and (role != "write" or is_own)
 
     def _out_of_reach(self) -> StoreAccessError:
         return StoreAccessError(
