@@ -245,6 +245,19 @@ class QueueContract:
         with pytest.raises(LeaseLostError, match="cancelled"):
             queue.heartbeat(mine, None)
 
+    def test_only_a_waiting_request_can_be_withdrawn(self, queue: Queue, other: Queue) -> None:
+        submit(queue, "a", "b")
+        running = queue.claim("w")
+        with pytest.raises(RequestStateError, match="--cancel") as refused:
+            other.withdraw("id-a")
+        assert refused.value.state == "running"
+        assert queue.heartbeat(running, None).state is State.RUNNING
+        assert other.withdraw("id-b").state is State.CANCELLED
+        assert other.withdraw("id-b").state is State.CANCELLED
+        queue.finish(running, ["r"])
+        with pytest.raises(RequestStateError):
+            other.withdraw("id-a")
+
     def test_what_is_over_cannot_be_cancelled(self, queue: Queue) -> None:
         submit(queue, "a")
         queue.finish(queue.claim("w"), ["r"])
@@ -254,7 +267,7 @@ class QueueContract:
 
     def test_unknown_request_is_not_found(self, queue: Queue) -> None:
         assert queue.position("nothing") is None
-        for act in (queue.get, queue.cancel):
+        for act in (queue.get, queue.cancel, queue.withdraw):
             with pytest.raises(NotFoundError):
                 act("nothing")
 

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -95,6 +96,18 @@ def start_site(folder: Path, **environ: str) -> Site:
 def stop_site(site: Site) -> None:
     os.killpg(site.process.pid, signal.SIGTERM)
     site.process.wait(timeout=40)
+
+
+def fire_at_every_function(site: Site, event: Mapping[str, object]) -> None:
+    """Hand an event to each function of the page, whatever it shows, as a script can, and wait for the answers."""
+    session = uuid4().hex
+    functions = httpx.get(f"{site.url}/config", timeout=60).json()["dependencies"]
+    with httpx.Client(base_url=f"{site.url}/gradio_api", timeout=60) as client:
+        for function in functions:
+            body = {"data": [], "event_data": event, "fn_index": function["id"], "session_hash": session}
+            client.post("/queue/join", json=body)
+        answers = client.get("/queue/data", params={"session_hash": session}).text
+    assert answers.count("process_completed") == len(functions)
 
 
 @pytest.fixture(scope="session")

@@ -271,11 +271,6 @@ def test_the_queue_is_told_in_words_and_hostile_text_is_escaped(queue: Queue) ->
     assert 'data-cancel="feed0002"' not in page
 
 
-def test_visitors_of_a_public_page_cannot_cancel(queue: Queue) -> None:
-    queue.submit({"model": "a/b"}, request_id="feed0001")
-    assert "data-cancel" not in render_queue(queue.requests(), may_cancel=False)
-
-
 def test_five_thousand_rows_stay_under_a_megabyte(queue: Queue) -> None:
     store = ResultStore(MemoryStore())
     made = make_result()

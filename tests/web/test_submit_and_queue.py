@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from moe_cap.queue import Progress, State
-from tests.web.conftest import Site, start_site, stop_site
+from tests.web.conftest import Site, fire_at_every_function, start_site, stop_site
 
 pytestmark = pytest.mark.web
 
@@ -131,3 +131,14 @@ def test_a_waiting_request_can_be_cancelled_after_a_second_look(page: Page, site
     button.click()
     expect(page.locator(f'[data-id="{stored.id}"] .cap-badge')).to_have_text("cancelled")
     assert site.queue.get(stored.id).state is State.CANCELLED
+
+
+def test_the_page_takes_back_what_waits_and_leaves_alone_what_runs(site: Site) -> None:
+    for request_id in ("feed0003", "feed0004"):
+        site.queue.submit({"model": "./assets/cap-tiny-moe", "seed": request_id}, request_id=request_id)
+    running = site.queue.claim("worker-7", lambda request: request.id == "feed0003")
+    assert running is not None
+    for request_id in ("feed0003", "feed0004"):
+        fire_at_every_function(site, {"id": request_id})
+    assert site.queue.get("feed0003").state is State.RUNNING
+    assert site.queue.get("feed0004").state is State.CANCELLED

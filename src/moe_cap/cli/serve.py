@@ -26,6 +26,7 @@ from moe_cap.preflight import check
 from moe_cap.settings import Settings, read_settings
 from moe_cap.web.app import build_app
 from moe_cap.web.snapshot import Mirror
+from moe_cap.web.submit import EXAMPLE_MODEL
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; MOE_CAP_HOST, or 127.0.0.1.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port, 0 for any free one; MOE_CAP_PORT, or 7860.")]
@@ -62,7 +63,9 @@ def build(settings: Settings) -> FastAPI:
     queue = open_queue(settings)
     mirror = Mirror(open_results(settings), queue, now=lambda: datetime.now(UTC), every_s=settings.poll_s)
     # where visitors may name folders they are at home, and may cancel too
-    return build_app(mirror, queue, lambda asked: check(asked, settings), may_cancel=settings.allow_folders)
+    at_home = settings.allow_folders
+    example = EXAMPLE_MODEL if at_home else None
+    return build_app(mirror, queue, lambda asked: check(asked, settings), may_cancel=at_home, example=example)
 
 
 def listen(host: str, port: int) -> socket.socket:

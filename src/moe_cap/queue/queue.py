@@ -211,12 +211,24 @@ class Queue:
             NotFoundError: there is none of this id.
             RequestStateError: it is over already.
         """
+        return self._cancel(request_id, transitions.cancelled)
+
+    def withdraw(self, request_id: str) -> Request:
+        """End a request that nobody runs yet.
+
+        Raises:
+            NotFoundError: there is none of this id.
+            RequestStateError: a worker has it, or it is over already.
+        """
+        return self._cancel(request_id, transitions.withdrawn)
+
+    def _cancel(self, request_id: str, ending: Callable[..., Request]) -> Request:
         now_s = self._clock()
 
         def step(old: Request | None) -> Request:
             if old is None:
                 raise NotFoundError(f"there is no request {request_id} in this queue")
-            return transitions.cancelled(old, now_s=now_s)
+            return ending(old, now_s=now_s)
 
         return self._update(request_id, step, lambda found: found.state is State.CANCELLED, "cancel")
 

@@ -89,6 +89,18 @@ def cancelled(request: Request, *, now_s: float) -> Request:
     return replace(over, state=State.CANCELLED, ended_at=now_s)
 
 
+def withdrawn(request: Request, *, now_s: float) -> Request:
+    """End a request that nobody runs yet; a cancelled one stays as it is.
+
+    Raises:
+        RequestStateError: a worker has it, or it is over already.
+    """
+    if request.state is State.RUNNING:
+        message = f"request {request.id} runs already: `moe-cap queue {request.id} --cancel` ends it"
+        raise RequestStateError(message, state=request.state)
+    return cancelled(request, now_s=now_s)
+
+
 def _cut(progress: Progress) -> Progress:
     """A fraction or time that is no number is unknown; a log is as long as a record can bear."""
     fraction, eta_s = progress.fraction, progress.eta_s

@@ -27,17 +27,17 @@ from moe_cap.web.submit import Desk, Preflight, build_submit
 ABOUT = Path(__file__).parent / "about.md"
 
 
-def build_page(mirror: Mirror, desk: Desk, queue: Queue) -> gr.Blocks:
-    """All tabs; `?tab=queue` opens one."""
+def build_page(mirror: Mirror, desk: Desk, queue: Queue, *, may_cancel: bool, example: str | None) -> gr.Blocks:
+    """All tabs; `?tab=queue` opens one. The form begins with the model `example`."""
     with gr.Blocks(title="MoE-CAP leaderboard", analytics_enabled=False, fill_width=True) as demo:
         gr.HTML(render("header.html"), apply_default_css=False)
         with gr.Tabs(elem_id="cap-tabs") as tabs:
             with gr.Tab("Leaderboard", id="leaderboard"):
                 build_leaderboard()
             with gr.Tab("Submit", id="submit"):
-                build_submit(desk, tabs)
+                build_submit(desk, tabs, example)
             with gr.Tab("Queue", id="queue"):
-                build_queue(mirror, queue)
+                build_queue(mirror, queue, may_cancel=may_cancel)
             with gr.Tab("About", id="about"):
                 gr.Markdown(ABOUT.read_text(encoding="utf-8"), elem_classes="cap-about")
         build_api(mirror, desk)
@@ -50,7 +50,14 @@ def _open_tab(request: gr.Request) -> gr.Tabs:
     return gr.Tabs(selected=wanted) if wanted in {"submit", "queue", "about"} else gr.Tabs()
 
 
-def build_app(mirror: Mirror, queue: Queue, check: Callable[[Submission], Preflight], *, may_cancel: bool) -> FastAPI:
+def build_app(
+    mirror: Mirror,
+    queue: Queue,
+    check: Callable[[Submission], Preflight],
+    *,
+    may_cancel: bool,
+    example: str | None,
+) -> FastAPI:
     """The application that a server runs; the mirror starts and stops with it.
 
     Args:
@@ -58,6 +65,7 @@ def build_app(mirror: Mirror, queue: Queue, check: Callable[[Submission], Prefli
         queue: where submissions go.
         check: the pre-flight.
         may_cancel: whether visitors may cancel what waits; not on a public Space, where nobody says who they are.
+        example: model that the form begins with, which the pre-flight takes; None where there is no such model.
     """
 
     @asynccontextmanager
@@ -71,7 +79,7 @@ def build_app(mirror: Mirror, queue: Queue, check: Callable[[Submission], Prefli
     app.add_middleware(SecureHeaders)
     gr.mount_gradio_app(
         app,
-        build_page(mirror, Desk(check, queue, mirror), queue),
+        build_page(mirror, Desk(check, queue, mirror), queue, may_cancel=may_cancel, example=example),
         path="/",
         theme=build_theme(),
         head=head(),

@@ -23,7 +23,7 @@ ENDED_SHOWN = 20
 class Canceller(Protocol):
     """What the tab may do to the queue."""
 
-    def cancel(self, request_id: str) -> object:
+    def withdraw(self, request_id: str) -> object:
         """Take back a request that nobody runs yet."""
 
 
@@ -113,13 +113,17 @@ def build_panel() -> gr.HTML:
     )
 
 
-def build_queue(mirror: Mirror, queue: Canceller) -> None:
-    """Build the tab's widgets and connect them."""
+def build_queue(mirror: Mirror, queue: Canceller, *, may_cancel: bool) -> None:
+    """Build the tab; what the page does not offer, the server does not do either."""
     panel = build_panel()
+    if may_cancel:
+        _connect_cancel(panel, mirror, queue)
 
+
+def _connect_cancel(panel: gr.HTML, mirror: Mirror, queue: Canceller) -> None:
     def cancel(event: gr.EventData) -> None:
         try:
-            queue.cancel(str(event.id))
+            queue.withdraw(str(event.id))
         except MoECapError as error:
             gr.Warning(str(error))
         else:

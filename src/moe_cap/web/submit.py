@@ -16,8 +16,10 @@ from moe_cap.web.form import parse_form
 from moe_cap.web.pages import render
 from moe_cap.web.snapshot import Mirror
 
+EXAMPLE_MODEL = "./assets/cap-tiny-moe"
+"""Ships here. Where folders cannot be named the form names none: any model of the Hub may be too large for a worker."""
 EXAMPLE = {
-    "model": "./assets/cap-tiny-moe", "engine": "transformers", "precision": "bf16", "tasks": ["cap_arithmetic"],
+    "model": EXAMPLE_MODEL, "engine": "transformers", "precision": "bf16", "tasks": ["cap_arithmetic"],
     "concurrency": "1, 4", "input_tokens": 32, "output_tokens": 32, "repeats": 1,
 }  # fmt: skip
 
@@ -102,16 +104,17 @@ class Desk:
         )
 
 
-def build_submit(desk: Desk, tabs: gr.Tabs) -> None:
-    """Build the tab's widgets and connect them."""
+def build_submit(desk: Desk, tabs: gr.Tabs, example: str | None) -> None:
+    """Build the tab's widgets and connect them; `example` is the model that the form begins with."""
     with gr.Row(elem_classes="cap-form"):
         with gr.Column():
-            fields, messages = _build_fields()
+            fields, messages = _build_fields(example)
             with gr.Row():
                 look = gr.Button("Check", variant="secondary", elem_id="cap-check")
                 send = gr.Button("Submit", variant="primary", elem_id="cap-submit")
         with gr.Column():
-            panel = gr.HTML(render("preflight.html", state="new"), apply_default_css=False, elem_id="cap-preflight")
+            first = render("preflight.html", state="new", example=example)
+            panel = gr.HTML(first, apply_default_css=False, elem_id="cap-preflight")
             show_queue = gr.Button("Open the queue", size="sm", elem_id="cap-open-queue")
     names, inputs, outputs = list(fields), list(fields.values()), [panel, *messages.values()]
 
@@ -140,7 +143,7 @@ def _precisions_of(engine: str) -> gr.Dropdown:
     return gr.Dropdown(choices=list(offered))
 
 
-def _build_fields() -> tuple[dict[str, Any], dict[str, gr.HTML]]:
+def _build_fields(example: str | None) -> tuple[dict[str, Any], dict[str, gr.HTML]]:
     fields: dict[str, Any] = {}
     messages: dict[str, gr.HTML] = {}
 
@@ -148,7 +151,9 @@ def _build_fields() -> tuple[dict[str, Any], dict[str, gr.HTML]]:
         fields[name] = component
         messages[name] = gr.HTML("", apply_default_css=False, elem_id=f"cap-error-{name}")
 
-    field("model", _text("model", "Model", "Hub id, or a folder of this machine such as ./assets/cap-tiny-moe"))
+    folder = f", or a folder of this machine such as {example}" if example else " such as Qwen/Qwen3-30B-A3B"
+    model = gr.Textbox(example, label="Model", info=f"Hub id{folder}", max_lines=1, elem_id="cap-field-model")
+    field("model", model)
     with gr.Row():
         with gr.Column(min_width=180):
             field("revision", _text("revision", "Revision", "Branch, tag or commit; empty for the default"))
