@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from moe_cap.cli.serve import settings_for
 from moe_cap.errors import BusyError
-from moe_cap.queue import Progress, Queue
+from moe_cap.queue import Progress, Queue, State
 from moe_cap.reported import read_reported
 from moe_cap.results import ResultStore
 from moe_cap.store import MemoryStore
@@ -269,6 +270,35 @@ def test_the_queue_is_told_in_words_and_hostile_text_is_escaped(queue: Queue) ->
     assert "about 3 min left" in page
     assert 'data-cancel="feed0001"' in page
     assert 'data-cancel="feed0002"' not in page
+
+
+def sections_of(page: str) -> dict[str, list[str]]:
+    """Ids of the cards by section, in the order shown."""
+    parts = page.split('data-section="')[1:]
+    return {part.partition('"')[0]: re.findall(r'data-id="(\w+)"', part) for part in parts}
+
+
+def move(store: MemoryStore, request_id: str, was: State, now: State) -> None:
+    """What a hand does that moves the file to another state folder."""
+    rest = f"{request_id[:2]}/{request_id}.json"
+    rev = store.head()
+    store.commit({f"{now}/{rest}": store.read(f"{was}/{rest}", rev)}, [f"{was}/{rest}"], rev, "by hand")
+
+
+def test_requests_that_were_moved_by_hand_are_shown_once_and_where_they_are() -> None:
+    store, seconds = MemoryStore(), iter(range(1000, 2000))
+    queue = Queue(store, lease_s=600, clock=lambda: float(next(seconds)))
+    for request_id in ("feed0001", "feed0002", "feed0003"):
+        queue.submit({"model": "a/b", "id": request_id}, request_id=request_id)
+    for _ in range(2):
+        running = queue.claim("worker")
+        assert running is not None
+        queue.fail(running, "no room", retry=False)
+    move(store, "feed0001", State.FAILED, State.PENDING)
+    move(store, "feed0003", State.PENDING, State.CANCELLED)
+    page = render_queue(queue.requests(), may_cancel=True)
+    assert sections_of(page) == {"running": [], "pending": ["feed0001"], "ended": ["feed0002", "feed0003"]}
+    assert "<span>pending <time" not in page
 
 
 def test_five_thousand_rows_stay_under_a_megabyte(queue: Queue) -> None:

@@ -18,6 +18,7 @@ from moe_cap.web.snapshot import Mirror
 from moe_cap.web.style import static_url
 
 ENDED_SHOWN = 20
+OVER = frozenset({State.FINISHED, State.FAILED, State.CANCELLED})
 
 
 class Canceller(Protocol):
@@ -76,7 +77,7 @@ def _card(request: Request, position: int | None, *, may_cancel: bool) -> Card:
         title=title,
         detail=detail,
         submitted_at=_iso(request.submitted_at) or "",
-        ended_at=_iso(request.ended_at),
+        ended_at=_iso(request.ended_at) if request.state in OVER else None,
         attempts=request.attempts,
         worker=lease.worker if lease else None,
         expires_at=_iso(lease.expires_at) if lease else None,
@@ -88,12 +89,17 @@ def _card(request: Request, position: int | None, *, may_cancel: bool) -> Card:
     )
 
 
+def _left_at(request: Request) -> float:
+    """When it was over; a hand that moved its file here wrote no time, and then it is the one of its submission."""
+    return request.submitted_at if request.ended_at is None else request.ended_at
+
+
 def render_queue(requests: Sequence[Request], *, may_cancel: bool) -> str:
     """Return the cards by section; the words do not depend on the time of day, so that equal queues are equal text."""
     running = [request for request in requests if request.state is State.RUNNING]
     pending = [request for request in requests if request.state is State.PENDING]
-    ended = [request for request in requests if request.ended_at is not None]
-    ended.sort(key=lambda request: request.ended_at or 0.0, reverse=True)
+    ended = [request for request in requests if request.state in OVER]
+    ended.sort(key=_left_at, reverse=True)
     sections = (
         ("running", "Running", [_card(request, None, may_cancel=may_cancel) for request in running]),
         ("pending", "Waiting", [_card(request, at, may_cancel=may_cancel) for at, request in enumerate(pending)]),
