@@ -65,6 +65,21 @@ def test_an_invalid_point_is_marked_with_every_broken_rule(results: list[Result]
     assert table["invalid"][0] == "lag above its budget; S-MBU above 1"
 
 
+def test_an_invalid_point_has_no_class_and_its_rules_are_the_reason(results: list[Result]) -> None:
+    assert board.frame(results)["cap_class"][0] == "PA"
+    table = board.frame([with_point(results[0], invalid=("lag above its budget", "S-MBU above 1"))])
+    assert pd.isna(table["cap_class"][0])
+    reason = "invalid: lag above its budget; S-MBU above 1"
+    assert (table["cap_class_reason"][0], table["missing"][0]["cap_class"]) == (reason, reason)
+
+
+def test_the_grid_tells_validity_in_words(results: list[Result]) -> None:
+    shown = board.payload(board.frame([results[0], with_point(results[1], invalid=("S-MBU above 1",))]))
+    assert shown["values"]["validity"] == ["valid", "invalid: S-MBU above 1"]
+    (column,) = [column for column in shown["columns"] if column["field"] == "validity"]
+    assert not column["visible"]
+
+
 def test_an_empty_store_is_an_empty_table_with_all_columns() -> None:
     table = board.frame([])
     assert len(table) == 0

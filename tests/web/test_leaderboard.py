@@ -253,3 +253,17 @@ def test_an_invalid_result_says_which_rule_it_broke(page: Page, site: Site) -> N
     expect(page.locator('.ag-row[row-index="0"] .cap-bad')).to_have_text("invalid")
     page.locator('.ag-row[row-index="0"] .ag-cell[col-id="model"] a').click()
     expect(page.locator(".cap-alert").first).to_contain_text("S-MBU is above 1")
+
+
+def test_an_invalid_row_is_told_apart_on_the_radar_and_in_the_view_as_csv(page: Page, site: Site) -> None:
+    open_board(page, site, f"?q=-moe%20transformers&row={make_result('broken-moe').id}-0")
+    legend = page.locator(".cap-legend li").first
+    expect(legend.locator(".cap-bad")).to_have_text("invalid")
+    expect(legend).to_contain_text("Invalid: S-MBU is above 1", ignore_case=True)
+    expect(page.locator(".cap-shape.cap-broken, .cap-point.cap-broken").first).to_be_attached()
+    page.get_by_text("Download", exact=True).click()
+    with page.expect_download() as view:
+        page.click("[data-cap=csv]")
+    table = pd.read_csv(view.value.path()).set_index("Model")
+    assert table.loc["broken-moe", "Validity"] == "invalid: S-MBU is above 1"
+    assert set(table.loc["demo-moe", "Validity"]) == {"valid"}

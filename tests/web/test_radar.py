@@ -12,7 +12,7 @@ from moe_cap.metrics.cost import Basis
 from moe_cap.reported import read_reported
 from moe_cap.web.charts import draw_distinct_experts, draw_heat_map
 from moe_cap.web.radar import MORE_AXES, RADIUS, axes_on, corner, draw, draw_rows, mark_of, shapes_of
-from tests.web.records import make_result
+from tests.web.records import make_point, make_result
 
 AXES = axes_on(Basis.PAPER)
 
@@ -55,6 +55,20 @@ def test_an_unknown_value_has_no_mark_and_is_told(table: pd.DataFrame) -> None:
     shape = shapes_of(table, [made], AXES)[0]
     assert [mark.shown for mark in shape.marks] == ["n/a", "93.00 %", "210.00 tok/s"]
     assert len(draw([shape], AXES).outlines[0].split()) == 2
+
+
+def test_an_invalid_row_is_marked_wherever_the_radar_names_it() -> None:
+    broken = make_result("broken-moe", points=(make_point(2, 640.0, invalid=("S-MBU is above 1",)),))
+    table = board.frame([broken, make_result()])
+    page = draw_rows(table, list(table["row"])[:2], AXES)
+    assert "CAP radar of broken-moe, invalid, demo-moe" in page
+    assert page.count('class="cap-shape cap-s1 cap-broken"') == 1
+    assert page.count('class="cap-point cap-s1 cap-broken"') == 2
+    assert "cap-s2 cap-broken" not in page
+    assert page.count("broken-moe, invalid, Accuracy") == 1
+    broken_legend = page.partition("cap-legend")[2].partition("</li>")[0]
+    assert '<span class="cap-badge cap-bad">invalid</span>' in broken_legend
+    assert "invalid: S-MBU is above 1" in broken_legend
 
 
 def test_marks_upon_each_other_share_a_spot_that_tells_of_all(table: pd.DataFrame) -> None:

@@ -142,6 +142,7 @@ _MORE = (
     Column("input_tokens", "Input", "Prompt length.", "Load", "number", "tok"),
     Column("output_tokens", "Output", "Answer length.", "Load", "number", "tok"),
     Column("routing_source", "Routing", "How the routing was obtained.", "Routing"),
+    Column("validity", "Validity", "Whether the row broke a validity rule, and which; invalid rows are never ranked.", "System"),
     Column("created_at", "Date", "When the record was made.", "System", width=110),
 )  # fmt: skip
 _FIRST = {column.field for column in _SYSTEM}

@@ -83,6 +83,8 @@ def missing_reasons(result: Result, point: Point) -> dict[str, str]:
 
 def classification(result: Result, point: Point) -> Classification:
     """PA, PC or CA on the paper's basis of cost; a row without a class says why."""
+    if point.invalid:
+        return Classification(None, f"invalid: {'; '.join(point.invalid)}")
     score = accuracy_of(result, point)
     values = {name: quantity.value for name, quantity in point.quantities.items()}
     try:

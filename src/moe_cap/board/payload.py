@@ -64,7 +64,9 @@ def _heading(column: Column, spread: Spread | None) -> dict[str, Any]:
 
 def _composed(table: pd.DataFrame) -> pd.DataFrame:
     hardware = [f"{count} × {name}" for count, name in zip(table["num_devices"], table["device_name"], strict=True)]
-    return table.assign(hardware=hardware, load=[show_load(row) for row in table[list(LOAD)].to_dict("records")])
+    validity = ["valid" if pd.isna(rules) else f"invalid: {rules}" for rules in table["invalid"]]
+    load = [show_load(row) for row in table[list(LOAD)].to_dict("records")]
+    return table.assign(hardware=hardware, load=load, validity=validity)
 
 
 def show_load(row: Mapping[Hashable, Any]) -> str:

@@ -49,7 +49,13 @@ class Shape:
     detail: str
     cap_class: str | None
     cap_class_reason: str | None
+    invalid: str | None
     marks: tuple[Mark, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called where no badge stands beside it."""
+        return f"{self.title}, invalid" if self.invalid else self.title
 
 
 def axes_on(basis: Basis, more: Sequence[str] = ()) -> tuple[str, ...]:
@@ -130,6 +136,7 @@ def _shape(row: Mapping[Hashable, object], axes: Sequence[str]) -> Shape:
         detail=" · ".join(part for part in (*parts, show_load(row)) if part),
         cap_class=text("cap_class"),
         cap_class_reason=text("cap_class_reason"),
+        invalid=text("invalid"),
         marks=tuple(mark_of(name, number(name)) for name in axes),
     )
 

@@ -87,7 +87,7 @@
     if (field === "model") return modelTip(data, value);
     if (field === "kind" && data.citation_text) return `${data.citation_text}, ${data.citation_place}`;
     if (field === "cap_class") return data.cap_class_reason;
-    if (["hardware", "load", "engine", "revision", "quantisation"].includes(field)) return String(value);
+    if (["hardware", "load", "engine", "revision", "quantisation", "validity"].includes(field)) return String(value);
     return spreadTip(shown, data, api);
   };
 

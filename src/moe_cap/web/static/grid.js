@@ -187,7 +187,7 @@
         this.draw();
       });
       this.part("search").addEventListener("input", (event) => this.api.setGridOption("quickFilterText", event.target.value));
-      this.part("csv").addEventListener("click", () => this.api.exportDataAsCsv({ fileName: "moe-cap-view.csv" }));
+      this.part("csv").addEventListener("click", () => this.save());
       this.part("clear").addEventListener("click", () => {
         this.picked.clear();
         this.part("search").value = "";
@@ -195,6 +195,13 @@
         this.api.setFilterModel(null);
         this.filtered();
       });
+    }
+
+    // No cell draws the mark of an invalid row here, so its column goes along, chosen or not.
+    save() {
+      const fields = new Set(this.columns.map(({ field }) => field));
+      const shown = this.api.getAllDisplayedColumns().map((column) => column.getColId()).filter((field) => fields.has(field));
+      this.api.exportDataAsCsv({ fileName: "moe-cap-view.csv", columnKeys: [...new Set([...shown, "validity"])] });
     }
 
     filtered() {
