@@ -80,6 +80,25 @@ def test_the_grid_tells_validity_in_words(results: list[Result]) -> None:
     assert not column["visible"]
 
 
+@pytest.mark.parametrize("spelled", ["vllm", "vLLM", "VLLM"])
+def test_an_engine_has_one_name_in_every_form_of_the_table(results: list[Result], spelled: str) -> None:
+    made = make_result()
+    table = board.frame(
+        [made.model_copy(update={"engine": made.engine.model_copy(update={"name": spelled})}), results[0]]
+    )
+    assert results[0].engine.name == "vLLM"
+    assert set(table["engine"]) == {"vLLM"}
+    shown = board.payload(table)
+    assert set(shown["values"]["engine"]) == {"vLLM"}
+    assert shown["aliases"] == {"engine": {"vllm": "vLLM"}}
+    for file_format, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet), ("json", pd.read_json)):
+        assert set(read(io.BytesIO(board.export(table, file_format)))["engine"]) == {"vLLM"}
+
+
+def test_an_engine_that_nobody_here_knows_keeps_the_name_of_its_source(table: pd.DataFrame) -> None:
+    assert "MoE-Infinity" in set(table["engine"].dropna())
+
+
 def test_an_empty_store_is_an_empty_table_with_all_columns() -> None:
     table = board.frame([])
     assert len(table) == 0

@@ -149,6 +149,12 @@ ENGINES: dict[str, EngineOffer] = {
 }  # fmt: skip
 
 
+ENGINE_TITLES: dict[str, str] = {
+    word.casefold(): offer.title for offer in ENGINES.values() for word in (offer.name, offer.title)
+}
+"""What people read of an engine, by its id or title in lower case: `vllm` of a submission, `vLLM` of a report."""
+
+
 def listed_engines() -> tuple[EngineOffer, ...]:
     """The engines that a form offers, in order."""
     return tuple(offer for offer in ENGINES.values() if offer.listed)

@@ -267,3 +267,13 @@ def test_an_invalid_row_is_told_apart_on_the_radar_and_in_the_view_as_csv(page: 
     table = pd.read_csv(view.value.path()).set_index("Model")
     assert table.loc["broken-moe", "Validity"] == "invalid: S-MBU is above 1"
     assert set(table.loc["demo-moe", "Validity"]) == {"valid"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [("vLLM", "vLLM"), ("vllm", "vLLM"), ("transformers", "Transformers"), ("Transformers", "Transformers")],
+)
+def test_an_address_finds_an_engine_by_its_title_and_by_its_id(page: Page, site: Site, asked: str, shown: str) -> None:
+    open_board(page, site, f"?engine={asked}")
+    assert set(column(page, "engine")) == {shown}
+    expect(page.locator('[data-field="engine"] summary')).to_have_text(f"Engine: {shown}")

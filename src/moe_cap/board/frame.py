@@ -10,6 +10,7 @@ import pandas as pd
 from moe_cap.board.columns import REPEATED_QUANTITIES, interval_field
 from moe_cap.errors import InvalidInputError
 from moe_cap.metrics.cap import Classification, classify
+from moe_cap.offerings import ENGINE_TITLES
 from moe_cap.quantity import QUANTITIES
 from moe_cap.result import AccuracyRecord, Point, Result
 
@@ -137,7 +138,7 @@ def _system(result: Result) -> dict[str, Any]:
         "parameters_active": result.model.parameters_active,
         "weights_bytes": result.model.weights_bytes,
         "random_weights": result.model.random_weights,
-        "engine": result.engine.name,
+        "engine": _engine(result.engine.name),
         "engine_version": result.engine.version,
         "precision": result.precision,
         "quantisation": result.engine.quantisation,
@@ -149,6 +150,11 @@ def _system(result: Result) -> dict[str, Any]:
         "citation_url": citation and citation.url,
         "citation_place": citation and citation.place,
     }
+
+
+def _engine(name: str | None) -> str | None:
+    """One name for one engine, whoever wrote the record."""
+    return name and ENGINE_TITLES.get(name.casefold(), name)
 
 
 def _load(point: Point) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from moe_cap.board.columns import BY_FIELD, COLUMNS, SPREADS, Column, Spread
+from moe_cap.offerings import ENGINE_TITLES
 
 EXTRA = (
     "row",
@@ -40,6 +41,7 @@ FACETS = {
 def payload(table: pd.DataFrame) -> dict[str, Any]:
     """Return plain JSON: `columns`, `facets`, `values` by field in row order, and `missing[field][row number]`.
 
+    `aliases` are other names of facet values, which older addresses may hold.
     A column that is null in every row is left out unless it is shown by default. `spread` of a column names the field
     that says how uncertain it is, in the column's unit; null where no row knows that.
     """
@@ -52,6 +54,7 @@ def payload(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "columns": [_heading(column, spreads.get(column.field)) for column in columns],
         "facets": FACETS,
+        "aliases": {"engine": _aliases(shown["engine"])},
         "values": values,
         "missing": _missing(table, [column.field for column in columns]),
         "count": len(table),
@@ -60,6 +63,12 @@ def payload(table: pd.DataFrame) -> dict[str, Any]:
 
 def _heading(column: Column, spread: Spread | None) -> dict[str, Any]:
     return asdict(column) | {"heading": column.heading, "spread": spread and asdict(spread)}
+
+
+def _aliases(engines: pd.Series[Any]) -> dict[str, str]:
+    """Titles of the engines of this table by all their names, in lower case."""
+    shown = set(engines.dropna())
+    return {word: title for word, title in ENGINE_TITLES.items() if title in shown}
 
 
 def _composed(table: pd.DataFrame) -> pd.DataFrame:

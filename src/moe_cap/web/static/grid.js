@@ -41,7 +41,7 @@
       const data = await this.load();
       this.columns = data.columns;
       for (const field of Object.keys(this.facets)) {
-        const values = this.query.getAll(field);
+        const values = this.query.getAll(field).map((value) => data.aliases[field]?.[value.toLowerCase()] ?? value);
         if (values.length) this.picked.set(field, new Set(values));
       }
       this.makeGrid();
