@@ -4,10 +4,11 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -19,11 +20,13 @@ from moe_cap.reported import read_reported
 from moe_cap.results import ResultStore
 from moe_cap.store import MemoryStore
 from moe_cap.web import routes
+from moe_cap.web.api import build_api
 from moe_cap.web.queue import render_queue
 from moe_cap.web.routes import build_routes
 from moe_cap.web.security import HEADERS, SecureHeaders
 from moe_cap.web.snapshot import Mirror
 from tests.backend.conftest import wait_for
+from moe_cap.web.submit import Desk
 from tests.web.records import HOSTILE, make_result
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -239,6 +242,8 @@ def test_a_slow_store_does_not_hold_the_page_back(queue: Queue, monkeypatch: pyt
     try:
         assert client.get("/api/grid.json").json()["count"] == 0
         assert client.get(f"/api/results/{late.id}").status_code == 503
+        for file_format in ("csv", "parquet", "json"):
+            assert client.get(f"/api/board.{file_format}").headers["retry-after"] == "5"
         assert client.get("/result", params={"id": late.id}).status_code == 503
         may_answer.set()
         assert mirror._looked.wait(60)
@@ -247,6 +252,23 @@ def test_a_slow_store_does_not_hold_the_page_back(queue: Queue, monkeypatch: pyt
     finally:
         may_answer.set()
         mirror.stop()
+
+
+def test_programs_are_told_that_the_stores_were_not_read_yet(
+    results: FlakyResults, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions: dict[str, Callable[..., object]] = {}
+    monkeypatch.setattr(gr, "api", lambda function, api_name: functions.update({api_name: function}))
+    mirror = Mirror(results, queue, now=lambda: NOON, every_s=60)
+    build_api(mirror, Desk(lambda _: None, queue, mirror))
+    for name, arguments in (("board", ()), ("result", ("feed",)), ("queue", ())):
+        with pytest.raises(gr.Error, match="not read yet"):
+            functions[name](*arguments)
+    mirror.look()
+    assert len(functions["board"]()) == 35
+    with pytest.raises(gr.Error, match="there is no result feed"):
+        functions["result"]("feed")
+    assert functions["queue"]() == []
 
 
 def test_bytes_of_a_record_are_kept_once(mirror: Mirror, results: FlakyResults) -> None:

@@ -7,22 +7,28 @@ from typing import Any
 
 import gradio as gr
 
-from moe_cap.errors import MoECapError
-from moe_cap.web.snapshot import Mirror
+from moe_cap.errors import BusyError, MoECapError
+from moe_cap.web.snapshot import Mirror, Snapshot
 from moe_cap.web.submit import Desk
 
 
 def build_api(mirror: Mirror, desk: Desk) -> None:
     """Publish `board`, `result`, `queue` and `submit`."""
 
+    def read() -> Snapshot:
+        try:
+            return mirror.read()
+        except BusyError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
     def board(model: str = "", kind: str = "") -> list[dict[str, Any]]:
         """Rows of the leaderboard in SI units; `model` filters by part of the name, `kind` by measured or reported."""
-        rows: list[dict[str, Any]] = json.loads(mirror.current.board.file("json").body)
+        rows: list[dict[str, Any]] = json.loads(read().board.file("json").body)
         return [row for row in rows if model.lower() in row["model"].lower() and kind in ("", row["kind"])]
 
     def result(result_id: str) -> dict[str, Any]:
         """One published record, whole."""
-        data = mirror.current.board.records.get(result_id)
+        data = read().board.records.get(result_id)
         if data is None:
             raise gr.Error(f"there is no result {result_id}", print_exception=False)
         record: dict[str, Any] = json.loads(data)
@@ -40,7 +46,7 @@ def build_api(mirror: Mirror, desk: Desk) -> None:
                 "reason": request.reason,
                 "result_ids": list(request.result_ids),
             }
-            for request in mirror.current.requests
+            for request in read().requests
         ]
 
     def submit(submission: dict[str, Any]) -> str:

@@ -11,11 +11,12 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from moe_cap.board import FORMATS
+from moe_cap.errors import BusyError
 from moe_cap.web.leaderboard import render_radar
 from moe_cap.web.queue import render_queue
 from moe_cap.web.responses import Encoded, answer, encode
 from moe_cap.web.result import render_missing, render_result
-from moe_cap.web.snapshot import Board, Mirror
+from moe_cap.web.snapshot import Mirror, Snapshot
 from moe_cap.web.style import STATIC
 
 HTML = "text/html; charset=utf-8"
@@ -34,7 +35,7 @@ def _static(name: str) -> Encoded:
 
 
 def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
-    """All routes; they read `mirror.current` and never a store."""
+    """All routes; they read what `mirror` holds and never a store."""
     router = APIRouter()
     _add_data(router, mirror)
     _add_fragments(router, mirror, may_cancel=may_cancel)
@@ -42,12 +43,12 @@ def build_routes(mirror: Mirror, *, may_cancel: bool) -> APIRouter:
     return router
 
 
-def _read_board(mirror: Mirror) -> Board:
-    """The board, or a 503 before the store was read once: whether a result is missing is not known then."""
-    now = mirror.current
-    if not now.board.revision:
-        raise HTTPException(503, f"not yet: {now.trouble}", {"Retry-After": "5"})
-    return now.board
+def _read(mirror: Mirror) -> Snapshot:
+    """Both stores as they were read last, or a 503 before they were."""
+    try:
+        return mirror.read()
+    except BusyError as error:
+        raise HTTPException(503, str(error), {"Retry-After": f"{error.wait_s:.0f}"}) from error
 
 
 def _add_data(router: APIRouter, mirror: Mirror) -> None:
@@ -81,11 +82,11 @@ def _add_data(router: APIRouter, mirror: Mirror) -> None:
         if file_format not in FORMATS:
             raise HTTPException(404, f"the table comes as {', '.join(FORMATS)}")
         filename = None if file_format == "json" else f"moe-cap.{file_format}"
-        return answer(request, mirror.current.board.file(file_format), filename=filename)
+        return answer(request, _read(mirror).board.file(file_format), filename=filename)
 
     @router.get("/api/results/{result_id}")
     def record(request: Request, result_id: str, download: bool = False) -> Response:
-        board = _read_board(mirror)
+        board = _read(mirror).board
         data = board.records.get(result_id)
         if data is None:
             raise HTTPException(404, "no such result")
@@ -108,7 +109,7 @@ def _add_fragments(router: APIRouter, mirror: Mirror, *, may_cancel: bool) -> No
 
     @router.get("/result")
     def page(request: Request, id: str = "", point: int = 0) -> Response:
-        board = _read_board(mirror)
+        board = _read(mirror).board
         result = board.results.get(id)
         if result is None:
             return HTMLResponse(render_missing(id), status_code=404)

@@ -14,7 +14,7 @@ from typing import Protocol
 import pandas as pd
 
 from moe_cap import board
-from moe_cap.errors import MoECapError
+from moe_cap.errors import BusyError, MoECapError
 from moe_cap.queue import Request
 from moe_cap.result import Result
 from moe_cap.web.responses import Encoded, encode
@@ -111,6 +111,17 @@ class Mirror:
         self._looked = threading.Event()
         self._thread: threading.Thread | None = None
         self.current = Snapshot(build_board("", {}, {}), (), "", now(), "the stores were not read yet")
+
+    def read(self) -> Snapshot:
+        """The last good snapshot, for whoever must not take a store that was never read for an empty one.
+
+        Raises:
+            BusyError: the stores were not read yet.
+        """
+        now = self.current
+        if not now.board.revision:
+            raise BusyError(f"not yet: {now.trouble}", wait_s=PATIENCE_S)
+        return now
 
     def look(self) -> Snapshot:
         """Read both stores now; on failure the last good snapshot stays, with the trouble named."""
