@@ -18,13 +18,18 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-cap-theme]")) toggle();
     const copy = event.target.closest("[data-cap-copy]");
-    if (copy) {
-      navigator.clipboard.writeText(document.getElementById(copy.dataset.capCopy).textContent).then(() => {
-        copy.textContent = "Copied";
-        setTimeout(() => (copy.textContent = "Copy"), 1600);
-      });
-    }
+    if (copy) copyText(copy, document.getElementById(copy.dataset.capCopy));
   });
+  const copyText = async (button, source) => {
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source); // over plain http, other than to this machine, pages have no clipboard
+      button.textContent = document.execCommand("copy") ? "Copied" : "Selected: copy it by hand";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 3000);
+  };
   // One open menu at a time; a click elsewhere and Escape close it.
   document.addEventListener("pointerdown", (event) => {
     for (const menu of document.querySelectorAll("details.cap-menu[open]")) {
