@@ -39,6 +39,15 @@ ARGUMENTS = [
 ]
 TIMEOUT_MS = 60_000
 """Of any one wait; this is no budget but what a busy machine may need."""
+FAIL_ONCE = """(part) => {
+    const real = window.fetch;
+    window.fetch = (address, ...more) => {
+        if (window.failed || !String(address).startsWith(part)) return real(address, ...more);
+        window.failed = true;
+        return Promise.reject(new TypeError("the server is away"));
+    };
+}"""
+"""Lets the next fetch of an address fail, as a lost connection does, without the browser's own complaint."""
 expect.set_options(timeout=TIMEOUT_MS)
 
 

@@ -3,10 +3,19 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import Site
+from tests.web.conftest import FAIL_ONCE, Site
 from tests.web.records import make_result
+from tests.web.test_leaderboard import open_board
 
 pytestmark = pytest.mark.web
+
+
+def test_a_board_that_could_not_be_fetched_is_fetched_again(page: Page, site: Site) -> None:
+    open_board(page, site)
+    page.evaluate(FAIL_ONCE, "api/grid.json")
+    site.publish(make_result("again-moe", precision="int4"))
+    expect(page.locator("[data-cap=news]")).to_contain_text("New: again-moe")
+    assert page.evaluate("window.failed") is True
 
 
 @pytest.mark.parametrize("copies", [True, False])

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from moe_cap.queue import Progress, State
-from tests.web.conftest import Site, fire_at_every_function, start_site, stop_site
+from tests.web.conftest import FAIL_ONCE, Site, fire_at_every_function, start_site, stop_site
 
 pytestmark = pytest.mark.web
 
@@ -142,3 +142,12 @@ def test_the_page_takes_back_what_waits_and_leaves_alone_what_runs(site: Site) -
         fire_at_every_function(site, {"id": request_id})
     assert site.queue.get("feed0003").state is State.RUNNING
     assert site.queue.get("feed0004").state is State.CANCELLED
+
+
+def test_a_queue_that_could_not_be_fetched_is_fetched_again(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/?tab=queue")
+    page.wait_for_selector(".cap-queue[data-live]")
+    page.evaluate(FAIL_ONCE, "api/queue.html")
+    site.queue.submit({"model": "./assets/cap-tiny-moe"}, request_id="feed0007")
+    expect(page.locator('[data-id="feed0007"]')).to_contain_text("pending")
+    assert page.evaluate("window.failed") is True

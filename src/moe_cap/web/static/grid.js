@@ -51,8 +51,7 @@
       this.count();
       await this.draw();
       this.root.dataset.ready = "yes";
-      document.addEventListener("cap:board", () => this.renew().catch(() => {}));
-      window.capPage.watch();
+      window.capPage.watch("board", () => this.renew());
     }
 
     shownFields() {
@@ -151,12 +150,15 @@
       try {
         const answer = await fetch(`api/radar.html?${query}`, { signal: drawing.signal });
         const text = await answer.text();
+        if (!answer.ok) window.capPage.forget("board"); // the next look draws it
         if (!answer.ok || drawing.signal.aborted) return;
         const open = this.radar.querySelector(".cap-axes")?.open ?? false;
         this.radar.innerHTML = text; // escaped by the server's templates
         this.radar.querySelector(".cap-axes").open = open;
       } catch (error) {
-        if (error.name !== "AbortError" && error.name !== "TypeError") throw error; // superseded, or the server is away
+        if (error.name === "AbortError") return; // superseded
+        if (error.name !== "TypeError") throw error;
+        window.capPage.forget("board"); // the server is away
       }
     }
 

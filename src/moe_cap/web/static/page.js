@@ -48,20 +48,25 @@
   system.addEventListener("change", paint);
 
   const POLL_MS = 2000;
-  let known = {};
+  const known = {}; // part -> version that the page shows, or is about to
+  const renewals = { board: [], queue: [] };
+  const forget = (part) => delete known[part];
   const look = async () => {
     if (document.hidden) return;
     const answer = await fetch("api/version", { cache: "no-store" });
     if (!answer.ok) return;
     const version = await answer.json();
-    for (const part of ["board", "queue"]) {
-      if (version[part] !== known[part]) document.dispatchEvent(new CustomEvent(`cap:${part}`, { detail: version[part] }));
+    for (const [part, waiting] of Object.entries(renewals)) {
+      if (version[part] === known[part]) continue;
+      known[part] = version[part];
+      for (const renew of waiting) renew().catch(() => forget(part)); // the next look tries again
     }
-    known = version;
   };
   let polling = null;
-  const watch = () => {
+  const watch = (part, renew) => {
+    renewals[part].push(renew);
+    forget(part); // it may have been noted before this one listened
     polling ??= setInterval(() => look().catch(() => {}), POLL_MS); // the server is away: the next look tells
   };
-  window.capPage = { paint, watch, look: () => look().catch(() => {}) };
+  window.capPage = { paint, watch, forget };
 })();

@@ -38,7 +38,7 @@
     const panel = element.querySelector(".cap-queue");
     const renew = async () => {
       const answer = await fetch("api/queue.html");
-      if (!answer.ok) return;
+      if (!answer.ok) throw new Error(`the queue answered ${answer.status}`);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const section of panel.querySelectorAll("[data-section]")) {
         patchSection(section, fresh.querySelector(`[data-section="${section.dataset.section}"]`));
@@ -58,10 +58,9 @@
         setTimeout(() => ((button.textContent = "Cancel"), delete button.dataset.sure), 4000);
       }
     });
-    document.addEventListener("cap:queue", () => renew().catch(() => {}));
     setInterval(() => tellTimes(panel), 5000);
-    window.capPage.watch();
-    await renew();
+    window.capPage.watch("queue", renew);
+    await renew().catch(() => {}); // the next look does it
   };
   window.capQueue = { mount };
 })();
