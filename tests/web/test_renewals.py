@@ -10,6 +10,35 @@ from tests.web.test_leaderboard import open_board
 pytestmark = pytest.mark.web
 
 
+def test_a_ticked_filter_keeps_the_focus_and_its_place_also_when_rows_arrive(page: Page, site: Site) -> None:
+    open_board(page, site)
+    page.locator('[data-field="precision"] summary').focus()
+    page.keyboard.press("Enter")
+    box = page.locator('[data-field="precision"] input[value="int8"]')
+    page.locator('[data-field="precision"] .cap-pop').evaluate("list => (list.style.maxHeight = '40px')")
+    box.focus()
+    scrolled = box.evaluate("box => (window.ticked = box).closest('.cap-pop').scrollTop")
+    assert scrolled > 0
+    page.keyboard.press("Space")
+    expect(page.locator('[data-field="precision"] summary')).to_have_text("Precision: int8")
+    expect(box).to_be_focused()
+    assert box.evaluate("box => box === window.ticked")
+    assert box.evaluate("box => box.closest('.cap-pop').scrollTop") == scrolled
+    site.publish(make_result("focus-moe", precision="fp32"))
+    expect(page.locator("[data-cap=news]")).to_contain_text("New: focus-moe")
+    expect(box).to_be_focused()
+    expect(box).to_be_checked()
+
+
+def test_a_control_of_the_radar_keeps_the_focus(page: Page, site: Site) -> None:
+    open_board(page, site, "?q=demo-moe")
+    page.locator(".cap-axes summary").click()
+    page.locator('[name="cap-axis"][value="ttft_s_p50"]').focus()
+    page.keyboard.press("Space")
+    expect(page.locator(".cap-axis")).to_have_count(4)
+    expect(page.locator('[name="cap-axis"][value="ttft_s_p50"]')).to_be_focused()
+
+
 def test_a_board_that_could_not_be_fetched_is_fetched_again(page: Page, site: Site) -> None:
     open_board(page, site)
     page.evaluate(FAIL_ONCE, "api/grid.json")

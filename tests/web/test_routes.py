@@ -323,6 +323,17 @@ def test_requests_that_were_moved_by_hand_are_shown_once_and_where_they_are() ->
     assert "<span>pending <time" not in page
 
 
+def test_of_the_queue_only_the_stages_of_what_runs_are_read_out(queue: Queue) -> None:
+    queue.submit({"model": "a/b"}, request_id="feed0001")
+    running = queue.claim("worker")
+    assert running is not None
+    queue.heartbeat(running, Progress("timing", 0.5, 200.0, ("a line of the log",)))
+    page = render_queue(queue.requests(), may_cancel=False)
+    (said,) = re.findall(r'role="status"[^>]*>(.*?)<', page)
+    assert said == "a/b: timing"
+    assert "aria-live" not in page
+
+
 def test_five_thousand_rows_stay_under_a_megabyte(queue: Queue) -> None:
     store = ResultStore(MemoryStore())
     made = make_result()

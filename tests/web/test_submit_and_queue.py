@@ -144,6 +144,18 @@ def test_the_page_takes_back_what_waits_and_leaves_alone_what_runs(site: Site) -
     assert site.queue.get("feed0004").state is State.CANCELLED
 
 
+def test_a_change_of_the_queue_leaves_the_focus_and_is_read_out_by_its_stage(page: Page, site: Site) -> None:
+    site.queue.submit({"model": "./assets/cap-tiny-moe", "precision": "fp32"}, request_id="feed0005")
+    running = site.queue.claim("worker-7")
+    assert running is not None
+    site.queue.submit({"model": "./assets/cap-tiny-moe"}, request_id="feed0006")
+    page.goto(f"{site.url}/?tab=queue")
+    page.locator('[data-cancel="feed0006"]').focus()
+    site.queue.heartbeat(running, Progress("tracing", 0.5, 9.0, ("line one",)))
+    expect(page.locator("#cap-queue [role=status]")).to_have_text("./assets/cap-tiny-moe: tracing")
+    expect(page.locator('[data-cancel="feed0006"]')).to_be_focused()
+
+
 def test_a_queue_that_could_not_be_fetched_is_fetched_again(page: Page, site: Site) -> None:
     page.goto(f"{site.url}/?tab=queue")
     page.wait_for_selector(".cap-queue[data-live]")

@@ -96,16 +96,17 @@ def _left_at(request: Request) -> float:
 
 def render_queue(requests: Sequence[Request], *, may_cancel: bool) -> str:
     """Return the cards by section; the words do not depend on the time of day, so that equal queues are equal text."""
-    running = [request for request in requests if request.state is State.RUNNING]
+    running = [_card(each, None, may_cancel=may_cancel) for each in requests if each.state is State.RUNNING]
     pending = [request for request in requests if request.state is State.PENDING]
     ended = [request for request in requests if request.state in OVER]
     ended.sort(key=_left_at, reverse=True)
     sections = (
-        ("running", "Running", [_card(request, None, may_cancel=may_cancel) for request in running]),
+        ("running", "Running", running),
         ("pending", "Waiting", [_card(request, at, may_cancel=may_cancel) for at, request in enumerate(pending)]),
         ("ended", "Ended", [_card(request, None, may_cancel=may_cancel) for request in ended[:ENDED_SHOWN]]),
     )
-    return render("queue.html", sections=sections, empty=not requests)
+    stages = [f"{card.title}: {card.progress.stage}" for card in running if card.progress]
+    return render("queue.html", sections=sections, empty=not requests, stages=stages)
 
 
 def build_panel() -> gr.HTML:

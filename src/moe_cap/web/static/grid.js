@@ -152,9 +152,7 @@
         const text = await answer.text();
         if (!answer.ok) window.capPage.forget("board"); // the next look draws it
         if (!answer.ok || drawing.signal.aborted) return;
-        const open = this.radar.querySelector(".cap-axes")?.open ?? false;
-        this.radar.innerHTML = text; // escaped by the server's templates
-        this.radar.querySelector(".cap-axes").open = open;
+        window.capPage.anew(this.radar, () => (this.radar.innerHTML = text)); // escaped by the server's templates
       } catch (error) {
         if (error.name === "AbortError") return; // superseded
         if (error.name !== "TypeError") throw error;
@@ -208,39 +206,53 @@
 
     filtered() {
       this.api.onFilterChanged();
-      this.drawFacets();
+      this.tellFacets();
     }
 
     drawFacets() {
-      const open = this.part("facets").querySelector("details[open]")?.dataset.field;
-      const menus = Object.entries(this.facets).map(([field, title]) => this.facet(field, title, field === open));
-      this.part("facets").replaceChildren(...menus.filter(Boolean));
+      const menus = Object.keys(this.facets).map((field) => this.facet(field)).filter(Boolean);
+      window.capPage.anew(this.part("facets"), () => this.part("facets").replaceChildren(...menus));
+      this.tellFacets();
     }
 
-    facet(field, title, open) {
+    // What is picked, written into the menus that stand there: a box that is ticked keeps the focus.
+    tellFacets() {
+      for (const menu of this.part("facets").children) {
+        const picked = this.picked.get(menu.dataset.field) || new Set();
+        for (const box of menu.querySelectorAll("input")) box.checked = picked.has(box.value);
+        const title = this.facets[menu.dataset.field];
+        const summary = menu.querySelector("summary");
+        summary.textContent = picked.size === 1 ? `${title}: ${[...picked][0]}` : picked.size ? `${title}: ${picked.size}` : title;
+        summary.toggleAttribute("data-active", picked.size > 0);
+      }
+    }
+
+    pick(field, value, wanted) {
+      const picked = this.picked.get(field) || new Set();
+      wanted ? picked.add(value) : picked.delete(value);
+      picked.size ? this.picked.set(field, picked) : this.picked.delete(field);
+      this.filtered();
+    }
+
+    facet(field) {
       const counts = new Map();
       for (const row of this.rows) counts.set(row[field] ?? "n/a", (counts.get(row[field] ?? "n/a") || 0) + 1);
-      const picked = this.picked.get(field) || new Set();
-      if (counts.size < 2 && !picked.size) return null;
+      if (counts.size < 2 && !this.picked.has(field)) return null;
       const items = [...counts].sort(([a], [b]) => a.localeCompare(b)).map(([value, number]) => {
-        const box = element("input", { type: "checkbox", checked: picked.has(value) });
-        box.addEventListener("change", () => {
-          box.checked ? picked.add(value) : picked.delete(value);
-          picked.size ? this.picked.set(field, picked) : this.picked.delete(field);
-          this.filtered();
-        });
+        const box = element("input", { type: "checkbox", value, "data-keep": `${field}=${value}` });
+        box.addEventListener("change", () => this.pick(field, value, box.checked));
         return element("label", {}, box, element("span", {}, value), element("small", {}, String(number)));
       });
-      const summary = element("summary", picked.size ? { "data-active": "yes" } : {}, picked.size === 1 ? `${title}: ${[...picked][0]}` : picked.size ? `${title}: ${picked.size}` : title);
-      const menu = element("details", { className: "cap-menu", "data-field": field, open }, summary, element("div", { className: "cap-pop" }, ...items));
-      return menu;
+      const list = element("div", { className: "cap-pop", "data-keep": `${field} list` }, ...items);
+      const heading = element("summary", { "data-keep": `${field} heading` });
+      return element("details", { className: "cap-menu", "data-field": field, "data-keep": field }, heading, list);
     }
 
     drawChooser() {
       const groups = new Map();
       for (const column of this.columns) {
         if (column.field === "model") continue;
-        const box = element("input", { type: "checkbox", checked: this.api.getColumn(column.field)?.isVisible() ?? false });
+        const box = element("input", { type: "checkbox", checked: this.api.getColumn(column.field)?.isVisible() ?? false, "data-keep": column.field });
         box.addEventListener("change", () => {
           this.api.setColumnsVisible([column.field], box.checked);
           if (box.checked) this.api.ensureColumnVisible(column.field, "middle");
@@ -251,16 +263,14 @@
         if (!groups.has(column.group)) groups.set(column.group, []);
         groups.get(column.group).push(label);
       }
-      const reset = element("button", { type: "button", className: "cap-link" }, "Default columns");
+      const reset = element("button", { type: "button", className: "cap-link", "data-keep": "reset" }, "Default columns");
       reset.addEventListener("click", () => {
         localStorage.removeItem(COLUMNS_KEY);
         for (const column of this.columns) this.api.setColumnsVisible([column.field], column.field === "model" || column.visible);
         this.drawChooser();
       });
-      this.part("columns").replaceChildren(
-        ...[...groups].map(([title, labels]) => element("fieldset", {}, element("legend", {}, title), ...labels)),
-        reset,
-      );
+      const sets = [...groups].map(([title, labels]) => element("fieldset", {}, element("legend", {}, title), ...labels));
+      window.capPage.anew(this.part("columns"), () => this.part("columns").replaceChildren(...sets, reset));
     }
   }
 

@@ -47,6 +47,23 @@
   document.addEventListener("DOMContentLoaded", paint);
   system.addEventListener("change", paint);
 
+  // Make the content of `root` anew and leave the reader where they were: what has the same data-keep has the focus
+  // again, is as open and as far scrolled as before.
+  const anew = (root, make) => {
+    const before = new Map();
+    for (const node of root.querySelectorAll("[data-keep]")) {
+      before.set(node.dataset.keep, { open: node.open, top: node.scrollTop, focused: node === document.activeElement });
+    }
+    make();
+    for (const node of root.querySelectorAll("[data-keep]")) {
+      const was = before.get(node.dataset.keep);
+      if (!was) continue;
+      if (node.tagName === "DETAILS") node.open = was.open;
+      node.scrollTop = was.top;
+      if (was.focused) node.focus({ preventScroll: true });
+    }
+  };
+
   const POLL_MS = 2000;
   const known = {}; // part -> version that the page shows, or is about to
   const renewals = { board: [], queue: [] };
@@ -68,5 +85,5 @@
     forget(part); // it may have been noted before this one listened
     polling ??= setInterval(() => look().catch(() => {}), POLL_MS); // the server is away: the next look tells
   };
-  window.capPage = { paint, watch, forget };
+  window.capPage = { paint, watch, forget, anew };
 })();

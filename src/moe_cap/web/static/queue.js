@@ -36,14 +36,19 @@
 
   const mount = async (element, cancel) => {
     const panel = element.querySelector(".cap-queue");
-    const renew = async () => {
-      const answer = await fetch("api/queue.html");
-      if (!answer.ok) throw new Error(`the queue answered ${answer.status}`);
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const patch = (fresh) => {
       for (const section of panel.querySelectorAll("[data-section]")) {
         patchSection(section, fresh.querySelector(`[data-section="${section.dataset.section}"]`));
       }
       panel.querySelector("[data-empty]").hidden = fresh.querySelector("[data-empty]").hidden;
+      const [stages, now] = [panel, fresh].map((root) => root.querySelector("[data-stages]"));
+      if (stages.textContent !== now.textContent) stages.textContent = now.textContent; // read out when it changes
+    };
+    const renew = async () => {
+      const answer = await fetch("api/queue.html");
+      if (!answer.ok) throw new Error(`the queue answered ${answer.status}`);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      window.capPage.anew(panel, () => patch(fresh));
       for (const log of panel.querySelectorAll("pre")) log.scrollTop = log.scrollHeight;
       tellTimes(panel);
       panel.dataset.live = "yes";
