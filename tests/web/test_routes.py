@@ -25,8 +25,8 @@ from moe_cap.web.queue import render_queue
 from moe_cap.web.routes import build_routes
 from moe_cap.web.security import HEADERS, SecureHeaders
 from moe_cap.web.snapshot import Mirror
-from tests.backend.conftest import wait_for
 from moe_cap.web.submit import Desk
+from tests.backend.conftest import wait_for
 from tests.web.records import HOSTILE, make_result
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
