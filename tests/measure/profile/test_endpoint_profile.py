@@ -185,7 +185,7 @@ def test_a_trace_is_replayed(serve: Serve, words: str, profile: Profile, tmp_pat
 
 def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile: Profile) -> None:
     arguments = ("--api-url", serve(QUICK).url, "--model", words, "--dataset", "cap_choice", "--num-requests", "12")
-    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft=30", "--slo", "tpot_s=1e-09")
+    out = profile(*arguments, "--concurrency", "3", "--slo", "ttft_s=1e-09", "--slo", "tpot=30")
     (result,) = profile.results()
     (point,) = result.points
     assert (point.load.dataset, point.load.input_tokens) == ("cap_choice", None)
@@ -194,7 +194,7 @@ def test_without_lengths_a_dataset_has_its_own(serve: Serve, words: str, profile
     assert point.quantities["goodput_requests_per_s"].value == 0
     assert point.quantities["requests_per_s"].value > 0
     assert "goodput [1/s]" in out
-    assert "--slo ttft_s=30 --slo tpot_s=1e-09" in result.reproduce
+    assert "--slo ttft_s=1e-09 --slo tpot_s=30" in result.reproduce
     assert "--input-tokens" not in result.reproduce
 
 
