@@ -22,6 +22,13 @@ from tests.backend.conftest import watch_to_the_end
 from tests.hub.app import Server
 
 
+def worker_of(queue: Queue, publisher: Publisher, executor: LocalExecutor, runs: Path) -> Worker:
+    return Worker(
+        queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=runs, run_limit_s=60.0,
+        retry_s=2.0, monotonic=time.monotonic, after_publishing=publisher.refresh_table,
+    )  # fmt: skip
+
+
 def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
     hub_stores: Callable[[], HubStore], executor: LocalExecutor, tmp_path: Path
 ) -> None:
@@ -29,10 +36,7 @@ def test_request_in_a_repository_becomes_a_result_and_a_row_of_the_table(
     publisher = Publisher(ResultStore(store))
     submission = Submission(model="fake/ok")
     queue.submit(submission.model_dump(mode="json"), request_id=submission.id)
-    worker = Worker(
-        queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=tmp_path / "runs", run_limit_s=60.0,
-        retry_s=2.0, monotonic=time.monotonic, after_publishing=publisher.refresh_table,
-    )  # fmt: skip
+    worker = worker_of(queue, publisher, executor, tmp_path / "runs")
     worker.poll()
     worker.heartbeat()
     with warnings.catch_warnings():
@@ -55,10 +59,7 @@ def test_worker_whose_token_may_not_write_the_results_takes_nothing(
     publisher = Publisher(ResultStore(HubStore(name, token="hf_bob", endpoint=hub.url, cache_folder=tmp_path / "bob")))
     submission = Submission(model="fake/ok")
     queue.submit(submission.model_dump(mode="json"), request_id=submission.id)
-    worker = Worker(
-        queue, publisher, executor, name="gpu-1", accepts=lambda _: True, runs=tmp_path / "runs", run_limit_s=60.0,
-        retry_s=2.0, monotonic=time.monotonic, after_publishing=publisher.refresh_table,
-    )  # fmt: skip
+    worker = worker_of(queue, publisher, executor, tmp_path / "runs")
     worker.poll()
     assert queue.get(submission.id).state is State.PENDING
     assert queue.get(submission.id).history == ()

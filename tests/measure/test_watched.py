@@ -11,7 +11,7 @@ from moe_cap.errors import ServerError
 from moe_cap.measure.engines import watched
 from moe_cap.measure.engines.arrivals import steps_of_arrivals
 from moe_cap.measure.engines.base import Completion, Request, Untold
-from moe_cap.measure.engines.watched import counter, watch
+from moe_cap.measure.engines.watched import UNTOLD_STAGES, Unwatched, counter, watch
 from moe_cap.routing import StepKind
 
 PROMPT = (5, 6, 7)
@@ -55,6 +55,11 @@ def test_an_idle_server_of_a_known_kind_tells_its_decode_steps() -> None:
     assert [len(step.members) for step in found] == [2] * 6
     assert [step.kind for step in found] == [StepKind.MIXED, *[StepKind.DECODE] * 5]
     assert [step.step_s for step in found[1:]] == pytest.approx([0.1] * 5)
+
+
+def test_devices_that_may_be_pipeline_stages_hide_the_steps_of_a_server_that_has_such_stages() -> None:
+    assert watch("vllm", vllm(100), may_be_stages=True) == Unwatched(UNTOLD_STAGES)
+    assert not isinstance(watch("llama-cpp", llama((1, 0)), may_be_stages=True), Unwatched)
 
 
 def test_somebody_else_served_meanwhile_hides_the_steps() -> None:

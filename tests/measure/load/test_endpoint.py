@@ -17,10 +17,10 @@ from moe_cap.errors import AccessDeniedError, EngineStartError, InvalidRunError,
 from moe_cap.measure.engines.base import Completion, Continuation, Engine, Request, Session, Untold
 from moe_cap.measure.engines.dialect import brief
 from moe_cap.measure.engines.endpoint import EndpointEngine
-from moe_cap.measure.engines.endpoint_session import UNTOLD_STAGES, EndpointSession
+from moe_cap.measure.engines.endpoint_session import EndpointSession
 from moe_cap.measure.engines.fingerprints import NOBODY, About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel, parse_score
-from moe_cap.measure.engines.watched import Unwatched
+from moe_cap.measure.engines.watched import UNTOLD_STAGES, Unwatched
 from moe_cap.measure.load import Limits, Rules, TokenCounting
 from moe_cap.measure.lock_step import check_lengths
 from moe_cap.measure.mock_script import Behaviour, Fault

@@ -34,7 +34,7 @@ from moe_cap.measure.engines.dialect import UNTIMED, Dialect
 from moe_cap.measure.engines.fingerprints import About
 from moe_cap.measure.engines.openai_http import OpenAiHttp, ServedModel
 from moe_cap.measure.engines.replay import replay_precision, start_replayer
-from moe_cap.measure.engines.watched import Unwatched, Watching, watch
+from moe_cap.measure.engines.watched import Watching, watch
 from moe_cap.measure.load import (
     ClosedLoop,
     FailureKind,
@@ -54,7 +54,6 @@ from moe_cap.precision import StoragePlan, read_checkpoint, read_quantization, s
 from moe_cap.result import EngineRecord
 
 SCORES_AT_ONCE = 8
-UNTOLD_STAGES = "vLLM does not tell how its devices share the model: with pipeline stages several batches are in flight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +182,7 @@ class EndpointSession:
     def watch(self) -> Watching:
         """Begin to watch the server's passes; what our own server does, its engine knows."""
         about = self._introduction
-        if about.name == "vllm" and about.parallel is None and self._num_devices > 1:
-            return Unwatched(UNTOLD_STAGES)
-        return watch(about.name, self._http)
+        return watch(about.name, self._http, may_be_stages=about.parallel is None and self._num_devices > 1)
 
     def _engine_run(self, requests: Sequence[Request], run: LoadRun, watched: Watching) -> EngineRun:
         run.require_valid()

@@ -20,6 +20,7 @@ from moe_cap.measure.engines.passes import or_unaligned
 
 Steps = tuple[EngineStep, ...]
 SPECULATIVE = "the server decodes speculatively: a pass gives several tokens"
+UNTOLD_STAGES = "vLLM does not tell how its devices share the model: with pipeline stages several batches are in flight"
 SETTLES_S = 2.0
 """A server may add to its counters a moment after the last token has been read."""
 
@@ -35,6 +36,7 @@ class Scheduler:
             `drafts` and the stream tell.
         drafts: counter of the drafts that it has verified, 0 where it does not speculate; None where there is none.
         switch: argument that makes it tell its counters; None where it always does.
+        stages: why devices that may be pipeline stages hide its passes; None where it has no such stages.
     """
 
     read: Callable[[Sequence[Request], Sequence[Completion], int], Steps]
@@ -42,16 +44,18 @@ class Scheduler:
     speculation: str | None
     drafts: str | None
     switch: str | None
+    stages: str | None
 
 
 SCHEDULERS = {
-    "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None, None),
+    "vllm": Scheduler(steps_of_arrivals, "vllm:generation_tokens_total", "vllm:spec_decode", None, None, UNTOLD_STAGES),
     "llama-cpp": Scheduler(
         steps_of_arrivals,
         "llamacpp:tokens_predicted_total",
         None,
         "llamacpp:spec_decode_num_drafts_total",
         "--metrics",
+        None,
     ),
 }
 """By the name that the server gives itself."""
@@ -138,11 +142,19 @@ class Watch:
             time.sleep(SETTLES_S / 20)
 
 
-def watch(name: str | None, server: Metrics) -> Watching:
-    """Begin to watch a server by the name that it gives itself; never fails, and says why it cannot."""
+def watch(name: str | None, server: Metrics, *, may_be_stages: bool = False) -> Watching:
+    """Begin to watch a server; never fails, and says why it cannot.
+
+    Args:
+        name: that it gives itself.
+        server: tells its counters.
+        may_be_stages: it has several devices and does not tell how they share the model.
+    """
     scheduler = SCHEDULERS.get(name or "")
     if scheduler is None:
         return Unwatched(f"it is not known how {name or 'this server'} forms its forward passes")
+    if may_be_stages and scheduler.stages is not None:
+        return Unwatched(scheduler.stages)
     try:
         told = server.metrics()
         generated = counter(told, scheduler.generated)
